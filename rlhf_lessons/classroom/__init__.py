@@ -1,0 +1,1 @@
+"""What a learner touches: exercises, checks, grading, widgets."""

@@ -1,0 +1,1 @@
+"""The mathematics: pure tensor -> tensor functions."""

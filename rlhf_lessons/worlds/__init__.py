@@ -1,0 +1,1 @@
+"""Where boards, prompts, texts and truths come from. No torch."""
