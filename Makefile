@@ -1,0 +1,70 @@
+# make lab     open the lessons in JupyterLab
+# make test    run everything that CI runs
+# make build   rebuild the notebooks and figures from notebooks/source
+# make clean   remove .venv
+#
+# The first run sets up .venv; later runs start at once, until requirements.txt or pyproject.toml
+# changes. Another Python: make lab PYTHON=python3.12
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+LOG := $(VENV)/install.log
+# Kibibytes that a first set-up needs: PyTorch takes most of them.
+DISK_KIB := 3000000
+
+.PHONY: help lab test build clean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
+
+lab: $(STAMP)
+	@echo "Opening JupyterLab in notebooks/: begin with 01_tic_tac_toe.ipynb. Ctrl-C twice ends it."
+	@cd notebooks && ../$(BIN)/jupyter lab
+
+test: $(STAMP)
+	@echo "1/4 style"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@echo "2/4 shipped models"
+	@$(BIN)/python -m rlhf_lessons models verify
+	@echo "3/4 notebooks are built from their sources"
+	@$(BIN)/python notebooks/build.py --verify
+	@echo "4/4 tests (about ten minutes on two cores)"
+	@$(BIN)/python -m pytest
+
+build: $(STAMP)
+	@$(BIN)/python notebooks/build.py
+
+clean:
+	@rm -rf $(VENV)
+	@echo "Removed $(VENV)."
+
+# Each check says what is missing and what to do; a set-up that stopped half-way is taken up again.
+$(STAMP): requirements.txt pyproject.toml
+	@command -v "$(PYTHON)" >/dev/null || { \
+	  echo "No '$(PYTHON)' found. Install Python 3.10 or newer, or name one: make lab PYTHON=/path/to/python3"; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo "Python 3.10 or newer is needed; '$(PYTHON)' is $$("$(PYTHON)" -V 2>&1). Name a newer one: make lab PYTHON=python3.12"; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "Python's 'venv' module is missing. On Debian and Ubuntu: sudo apt install python3-venv. Then run make again."; exit 1; }
+	@[ -d $(VENV) ] || [ "$$(df -Pk . | awk 'NR == 2 { print $$4 }')" -ge $(DISK_KIB) ] || { \
+	  echo "The set-up needs about $$(( $(DISK_KIB) / 1000000 )) GB; this disk has $$(df -Ph . | awk 'NR == 2 { print $$4 }') free. Make room, then run make again."; exit 1; }
+	@echo "Setting up $(VENV) (once; a few minutes, most of it PyTorch)."
+	@[ -x $(BIN)/python ] || "$(PYTHON)" -m venv $(VENV) || { \
+	  echo "Could not create $(VENV): is this folder writable, is the disk full?"; exit 1; }
+	@rm -f $(LOG)
+	@{ $(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar on --log $(LOG) -r requirements.txt \
+	  && $(BIN)/python -m pip install --disable-pip-version-check --quiet --log $(LOG) --no-deps --editable .; } || { \
+	  echo; \
+	  if grep -qi 'no space left' $(LOG) 2>/dev/null; then \
+	    echo "The disk is full. Make room (about $$(( $(DISK_KIB) / 1000000 )) GB), then run make again: it goes on where it stopped."; \
+	  elif grep -qiE 'NewConnectionError|NameResolutionError|name resolution|timed out|unreachable|Could not fetch URL' $(LOG) 2>/dev/null; then \
+	    echo "The packages could not be fetched: no network, or a proxy in between. Connect, then run make again."; \
+	  else \
+	    echo "pip could not install the packages; its messages are above and in $(LOG)."; \
+	  fi; exit 1; }
+	@touch $@
+	@echo "Set up."
