@@ -540,8 +540,11 @@ def _describe_error(error: BaseException) -> str:
 def _with_inputs(text: str) -> str:
     """Add the inputs of the learner's last call to a hint."""
     inputs = _asked.inputs if _asked else {}
-    shown = [f"{name} = {_show(value)}" for name, value in inputs.items()]
-    return "\n".join([text, *(f"  with {line}" for line in _indent_rest(shown, "    "))])
+    shown = []
+    for name, value in inputs.items():
+        start = f"  with {name} = "
+        shown += _indent_rest([start + _show(value)], " " * len(start))
+    return "\n".join([text, *shown])
 
 
 def _snapshot(value: Any) -> Any:
@@ -643,13 +646,13 @@ def _difference(got: Any, expected: Any, atol: float, rtol: float, dtype: bool) 
         got = _one(got)
         if not isinstance(got, (bool, np.bool_)):
             return f"must be True or False, got {_kind(got)}"
-        return None if bool(got) == bool(expected) else "is not the right answer"
+        return None if bool(got) == bool(expected) else "not the right answer"
     if isinstance(expected, numbers.Real):
         return _number_difference(_one(got), expected, atol, rtol)
     if isinstance(expected, str):
         if not isinstance(got, str):
             return f"must be text (str), got {_kind(got)}"
-        return None if got == expected else "is not the right text"
+        return None if got == expected else "not the right text"
     if isinstance(expected, Mapping):
         return _mapping_difference(got, expected, atol, rtol, dtype)
     if isinstance(expected, Set):
@@ -662,7 +665,7 @@ def _difference(got: Any, expected: Any, atol: float, rtol: float, dtype: bool) 
         return f"must be {_kind(expected)}, got {_kind(got)}"
     if isinstance(expected, tuple):
         return _sequence_difference(tuple(got), tuple(expected), atol, rtol, dtype)
-    return None if expected == got else "is not right"
+    return None if expected == got else "not right"
 
 
 def _one(value: Any) -> Any:
@@ -682,19 +685,23 @@ def _number_difference(got: Any, expected: Any, atol: float, rtol: float) -> str
     if isinstance(expected, numbers.Integral):
         if int(expected) == got:
             return None
-        return "is not the right number"
+        return "not the right number"
     got, expected = float(got), float(expected)
     if math.isnan(expected):
-        return None if math.isnan(got) else "is not the right number"
+        return None if math.isnan(got) else "not the right number"
     if math.isnan(got):
-        return "is NaN (not a number): look for 0/0, log of a negative number, or ∞ − ∞"
+        return "NaN (not a number): look for 0/0, log of a negative number, or ∞ − ∞"
     if math.isinf(got) or math.isinf(expected):
         if got == expected:
             return None
-        return "is infinite: look for log 0 or a division by 0" if math.isinf(got) else "is finite"
+        return (
+            "infinite: look for log 0 or a division by 0"
+            if math.isinf(got)
+            else "finite, and should not be"
+        )
     if abs(got - expected) <= atol + rtol * abs(expected):
         return None
-    return "is not the right number"
+    return "not the right number"
 
 
 def _array_difference(got: Any, expected: Any, atol: float, rtol: float, dtype: bool) -> str | None:
@@ -718,12 +725,12 @@ def _array_difference(got: Any, expected: Any, atol: float, rtol: float, dtype: 
         odd = np.isnan(a) & ~np.isnan(b)
         if odd.any():
             return (
-                f"has NaN (not a number) {_places(odd)}: look for 0/0, log of a negative number, "
+                f"NaN (not a number) {_places(odd)}: look for 0/0, log of a negative number, "
                 "or ∞ − ∞"
             )
         odd = np.isinf(a) & ~np.isinf(b)
         if odd.any():
-            return f"is infinite {_places(odd)}: look for log 0 or a division by 0"
+            return f"infinite {_places(odd)}: look for log 0 or a division by 0"
         with np.errstate(invalid="ignore"):
             wrong = ~np.isclose(a, b, atol=atol, rtol=rtol, equal_nan=True)
     else:
@@ -731,8 +738,8 @@ def _array_difference(got: Any, expected: Any, atol: float, rtol: float, dtype: 
     if not wrong.any():
         return None
     if wrong.all():
-        return "is not right" if wrong.size == 1 else "is not right in any place"
-    return f"is not right {_places(wrong)}"
+        return "not right" if wrong.size == 1 else "wrong everywhere"
+    return f"wrong {_places(wrong)}"
 
 
 def _dtype_problem(got: Any, expected: Any) -> str | None:
@@ -773,7 +780,7 @@ def _sequence_difference(
     for index, (a, b) in enumerate(zip(got, expected, strict=True)):
         problem = _difference(a, b, atol, rtol, dtype)
         if problem:
-            return f"item {index} {problem}"
+            return f"item {index}: {problem}"
     return None
 
 
@@ -787,7 +794,7 @@ def _mapping_difference(
     for key, value in expected.items():
         problem = _difference(got[key], value, atol, rtol, dtype)
         if problem:
-            return f"the value at {_show(key)} {problem}"
+            return f"the value at {_show(key)}: {problem}"
     return None
 
 
