@@ -11,13 +11,25 @@ from rlhf_lessons.classroom.exercises import (
     require,
     yours,
 )
+from rlhf_lessons.classroom.style import COLORS, LINE_STYLES, label_line, use_style
+from rlhf_lessons.classroom.widgets import Choice, Run, Slider, Toggle, explore, watch
 
 __all__ = [
+    "COLORS",
+    "LINE_STYLES",
     "CheckFailed",
+    "Choice",
     "Exercise",
     "NotAttempted",
+    "Run",
+    "Slider",
+    "Toggle",
     "check",
     "compare",
+    "explore",
+    "label_line",
     "require",
+    "use_style",
+    "watch",
     "yours",
 ]
