@@ -1,1 +1,64 @@
-"""The mathematics: pure tensor -> tensor functions."""
+"""The mathematics: pure tensor -> tensor functions.
+
+One concept a module. Conventions, everywhere on this floor:
+
+- B batch, T positions, V vocabulary, K candidates, Y enumerated responses.
+- Masks are boolean and required where positions are summed or averaged; True = counts.
+- Losses come back unreduced, per token or per example; the caller reduces.
+- What a *loss* holds fixed (advantages, old log-probabilities, returns, the reference, the teacher)
+  is detached inside it. Formulas that are no losses let every gradient through.
+- Results keep the dtype of the inputs. NaN is handed on, never hidden.
+"""
+
+from __future__ import annotations
+
+from rlhf_lessons.formulas.credit import discounted_returns, gae, kl_shaped_rewards
+from rlhf_lessons.formulas.divergence import (
+    adapt_kl_coefficient,
+    best_of_n_kl,
+    categorical_kl,
+    kl_k1,
+    kl_k2,
+    kl_k3,
+)
+from rlhf_lessons.formulas.language import distillation_loss, nll, perplexity
+from rlhf_lessons.formulas.log_probs import (
+    entropy,
+    sequence_log_prob,
+    token_log_probs,
+    truncate_logits,
+)
+from rlhf_lessons.formulas.masking import masked_mean, masked_sum, masked_variance, whiten
+from rlhf_lessons.formulas.policy_gradient import (
+    clip_fraction,
+    ppo_policy_loss,
+    ratio,
+    reinforce_loss,
+)
+
+__all__ = [
+    "adapt_kl_coefficient",
+    "best_of_n_kl",
+    "categorical_kl",
+    "clip_fraction",
+    "discounted_returns",
+    "distillation_loss",
+    "entropy",
+    "gae",
+    "kl_k1",
+    "kl_k2",
+    "kl_k3",
+    "kl_shaped_rewards",
+    "masked_mean",
+    "masked_sum",
+    "masked_variance",
+    "nll",
+    "perplexity",
+    "ppo_policy_loss",
+    "ratio",
+    "reinforce_loss",
+    "sequence_log_prob",
+    "token_log_probs",
+    "truncate_logits",
+    "whiten",
+]

@@ -1,0 +1,132 @@
+"""Averages over the positions that count (lessons 2 and 4).
+
+Responses of one batch differ in length. They are padded to one width, and a boolean mask says which
+positions count. Every average of a loss, a KL or an advantage goes through here.
+
+What a position that does not count holds is never looked at: NaN and infinity there change nothing,
+in the value or in the gradient, because it is replaced by 0 and not multiplied by 0 (0 · NaN is
+NaN).
+
+Left out on purpose: a default mask of all ones. A forgotten mask is the most common bug of this
+field, so the mask is always an argument.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rlhf_lessons.formulas.shapes import check_float, check_mask
+
+__all__ = ["masked_mean", "masked_sum", "masked_variance", "whiten"]
+
+
+def masked_sum(x: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
+    """Sum the positions that count.
+
+        Σ_i m_i · x_i
+
+    Args:
+        x: (...) values of any unit.
+        mask: (...) boolean, True = counts.
+        dim: Dimension to sum over; None sums over all of them.
+
+    Returns:
+        () or, with ``dim``, the shape of x without that dimension. Nothing that counts sums to 0.
+
+    Raises:
+        TypeError: If x is not floating point or the mask is not boolean.
+        ValueError: If the shapes differ.
+    """
+    check_float("masked_sum", "(...)", x=x)
+    check_mask("masked_sum", mask, x=x)
+    return x.masked_fill(~mask, 0).sum() if dim is None else x.masked_fill(~mask, 0).sum(dim)
+
+
+def masked_mean(x: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
+    """Average the positions that count.
+
+        x̄ = Σ_i m_i · x_i / Σ_i m_i
+
+    Without ``dim`` every token weighs the same, so a long response weighs more than a short one.
+    With ``dim=1`` the result is one mean per response, and their average weighs each response the
+    same.
+
+    Args:
+        x: (...) values of any unit.
+        mask: (...) boolean, True = counts.
+        dim: Dimension to average over; None averages over all of them.
+
+    Returns:
+        () or, with ``dim``, the shape of x without that dimension, in the unit of x.
+
+    Raises:
+        TypeError: If x is not floating point or the mask is not boolean.
+        ValueError: If the shapes differ, or there is nothing to average.
+    """
+    check_float("masked_mean", "(...)", x=x)
+    check_mask("masked_mean", mask, x=x)
+    count = mask.sum() if dim is None else mask.sum(dim)
+    if (count == 0).any():
+        where = "the mask has no True" if dim is None else f"the mask has no True along dim {dim}"
+        raise ValueError(f"masked_mean: {where} in shape {tuple(mask.shape)}; nothing to average")
+    return masked_sum(x, mask, dim) / count
+
+
+def masked_variance(x: Tensor, mask: Tensor) -> Tensor:
+    """Estimate the variance of the positions that count, with Bessel's correction.
+
+        s² = Σ_i m_i · (x_i − x̄)² / (Σ_i m_i − 1)
+
+    Args:
+        x: (...) values of any unit.
+        mask: (...) boolean, True = counts.
+
+    Returns:
+        () in the unit of x, squared.
+
+    Raises:
+        TypeError: If x is not floating point or the mask is not boolean.
+        ValueError: If the shapes differ, or fewer than two positions count.
+    """
+    check_float("masked_variance", "(...)", x=x)
+    check_mask("masked_variance", mask, x=x)
+    count = mask.sum()
+    if count < 2:
+        raise ValueError(
+            f"masked_variance: the mask must have two True or more for Bessel's correction, "
+            f"got {int(count)}"
+        )
+    return masked_sum((x - masked_mean(x, mask)).square(), mask) / (count - 1)
+
+
+def whiten(x: Tensor, mask: Tensor, shift_mean: bool = True) -> Tensor:
+    """Scale the positions that count to variance 1, and shift them to mean 0.
+
+        (x − x̄) / √(s² + 10⁻⁸), and + x̄ again where the mean is to stay
+
+    PPO whitens advantages, so that one step size serves rewards of any scale. The 10⁻⁸ keeps
+    constant inputs at 0 and does not blow up their rounding error.
+
+    Args:
+        x: (...) values of any unit.
+        mask: (...) boolean, True = counts.
+        shift_mean: True moves the mean to 0; False keeps it and changes the spread only.
+
+    Returns:
+        (...) whitened values, 0 where nothing counts.
+
+    Raises:
+        TypeError: If x is not floating point or the mask is not boolean.
+        ValueError: If the shapes differ, or fewer than two positions count.
+
+    Source:
+        Huang et al. 2024, "The N+ Implementation Details of RLHF with PPO", details on whitening.
+    """
+    check_float("whiten", "(...)", x=x)
+    check_mask("whiten", mask, x=x)
+    mean = masked_mean(x, mask)
+    whitened = (x - mean) * torch.rsqrt(masked_variance(x, mask) + 1e-8)
+    if not shift_mean:
+        whitened = whitened + mean
+    return whitened.masked_fill(~mask, 0)
