@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rlhf_lessons.classroom.board import play
 from rlhf_lessons.classroom.exercises import (
     CheckFailed,
     Exercise,
@@ -11,6 +12,8 @@ from rlhf_lessons.classroom.exercises import (
     require,
     yours,
 )
+from rlhf_lessons.classroom.glossary import glossary
+from rlhf_lessons.classroom.plots import board_map, curve, label_ends
 from rlhf_lessons.classroom.style import COLORS, LINE_STYLES, label_line, use_style
 from rlhf_lessons.classroom.widgets import Choice, Run, Slider, Toggle, explore, watch
 
@@ -24,10 +27,15 @@ __all__ = [
     "Run",
     "Slider",
     "Toggle",
+    "board_map",
     "check",
     "compare",
+    "curve",
     "explore",
+    "glossary",
+    "label_ends",
     "label_line",
+    "play",
     "require",
     "use_style",
     "watch",
