@@ -12,7 +12,23 @@ One concept a module. Conventions, everywhere on this floor:
 
 from __future__ import annotations
 
+from rlhf_lessons.formulas.comparison import (
+    bradley_terry_loss,
+    bradley_terry_probability,
+    plackett_luce_loss,
+    triplet_loss,
+)
 from rlhf_lessons.formulas.credit import discounted_returns, gae, kl_shaped_rewards
+from rlhf_lessons.formulas.direct import (
+    dpo_gradient_weight,
+    dpo_loss,
+    exponential_preference_loss,
+    hinge_preference_loss,
+    implicit_reward,
+    ipo_loss,
+    label_smoothed_dpo_loss,
+    unlikelihood_loss,
+)
 from rlhf_lessons.formulas.divergence import (
     adapt_kl_coefficient,
     best_of_n_kl,
@@ -29,36 +45,61 @@ from rlhf_lessons.formulas.log_probs import (
     truncate_logits,
 )
 from rlhf_lessons.formulas.masking import masked_mean, masked_sum, masked_variance, whiten
+from rlhf_lessons.formulas.optimum import (
+    exact_objective,
+    implied_reward,
+    log_partition,
+    optimal_policy,
+)
 from rlhf_lessons.formulas.policy_gradient import (
     clip_fraction,
     ppo_policy_loss,
     ratio,
     reinforce_loss,
 )
+from rlhf_lessons.formulas.value import clipped_value_loss, value_loss
 
 __all__ = [
     "adapt_kl_coefficient",
     "best_of_n_kl",
+    "bradley_terry_loss",
+    "bradley_terry_probability",
     "categorical_kl",
     "clip_fraction",
+    "clipped_value_loss",
     "discounted_returns",
     "distillation_loss",
+    "dpo_gradient_weight",
+    "dpo_loss",
     "entropy",
+    "exact_objective",
+    "exponential_preference_loss",
     "gae",
+    "hinge_preference_loss",
+    "implicit_reward",
+    "implied_reward",
+    "ipo_loss",
     "kl_k1",
     "kl_k2",
     "kl_k3",
     "kl_shaped_rewards",
+    "label_smoothed_dpo_loss",
+    "log_partition",
     "masked_mean",
     "masked_sum",
     "masked_variance",
     "nll",
+    "optimal_policy",
     "perplexity",
+    "plackett_luce_loss",
     "ppo_policy_loss",
     "ratio",
     "reinforce_loss",
     "sequence_log_prob",
     "token_log_probs",
+    "triplet_loss",
     "truncate_logits",
+    "unlikelihood_loss",
+    "value_loss",
     "whiten",
 ]

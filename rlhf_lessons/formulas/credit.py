@@ -138,5 +138,5 @@ def kl_shaped_rewards(scores: Tensor, kl: Tensor, mask: Tensor, beta: float) -> 
         )
     counted_from_here = mask.flip(1).cumsum(1).flip(1)
     is_last = mask & (counted_from_here == 1)
-    penalties = (-beta * kl).masked_fill(~mask, 0)
-    return torch.where(is_last, penalties + scores.unsqueeze(1), penalties)
+    score_at_last = torch.where(is_last, scores.unsqueeze(1), 0)
+    return (score_at_last - beta * kl).masked_fill(~mask, 0)

@@ -108,7 +108,7 @@ def categorical_kl(logits_p: Tensor, logits_q: Tensor) -> Tensor:
         ValueError: If the shapes differ or there is no vocabulary dimension.
 
     Source:
-        Kullback and Leibler 1951, "On Information and Sufficiency", equation 2.2.
+        Kullback and Leibler 1951, "On Information and Sufficiency", section 2.
     """
     check_same_shape("categorical_kl", "(..., V)", logits_p=logits_p, logits_q=logits_q)
     log_p = torch.log_softmax(logits_p, dim=-1)
@@ -172,8 +172,8 @@ def best_of_n_kl(n: int) -> float:
         ValueError: If n is below 1.
 
     Source:
-        Stiennon et al. 2020, "Learning to summarize from human feedback", appendix G.3; Beirami et
-        al. 2024, "Theoretical guarantees on the best-of-n alignment policy", theorem 1 (a bound).
+        Stiennon et al. 2020, "Learning to summarize from human feedback", appendix G.3; that it
+        is a bound: Beirami et al. 2024, "Theoretical guarantees on the best-of-n alignment policy".
     """
     if not n >= 1:
         raise ValueError(f"best_of_n_kl: n must be 1 or more, got {n}")

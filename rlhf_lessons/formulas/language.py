@@ -49,7 +49,7 @@ def nll(logits: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
     check_tokens("nll", logits, tokens)
     check_mask("nll", mask, tokens=tokens)
     log_probs = token_log_probs(logits, tokens.masked_fill(~mask, 0))
-    return -log_probs.masked_fill(~mask[:, 1:], 0)
+    return (-log_probs).masked_fill(~mask[:, 1:], 0)
 
 
 def perplexity(token_log_probs: Tensor, mask: Tensor) -> Tensor:

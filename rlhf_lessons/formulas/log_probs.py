@@ -138,8 +138,8 @@ def truncate_logits(logits: Tensor, top_k: int | None = None, top_p: float | Non
         ValueError: If there is no vocabulary dimension, top_k is below 1, or top_p outside (0, 1].
 
     Source:
-        Fan et al. 2018, "Hierarchical Neural Story Generation", section 5 (top-k); Holtzman et al.
-        2020, "The Curious Case of Neural Text Degeneration", equations 2 and 3 (top-p).
+        Fan et al. 2018, "Hierarchical Neural Story Generation" (top-k); Holtzman et al. 2020, "The
+        Curious Case of Neural Text Degeneration", equations 2 and 3 (top-p).
     """
     check_float("truncate_logits", "(..., V)", logits=logits)
     if top_k is not None and not top_k >= 1:
