@@ -230,7 +230,7 @@ def _(answer, draw) -> None:
 @sequence_log_prob.part("long responses, garbage in the padding, an empty response", points=1)
 def _(answer, draw) -> None:
     batch, length = 4, 120
-    values = -draw_tensor(draw, batch, length, scale=8.0).abs() - 1.0
+    values = -draw_tensor(draw, batch, length, scale=8.0).abs() - 9.0
     mask = draw_mask(draw, batch, length, shortest=100)
     empty = int(draw.integers(batch))
     mask[empty] = False  # a response of no tokens has probability 1, log-probability 0
