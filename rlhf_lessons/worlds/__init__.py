@@ -2,6 +2,29 @@
 
 from __future__ import annotations
 
+from rlhf_lessons.worlds.labellers import (
+    AgreementJudge,
+    AILabeller,
+    GroupedComparers,
+    NoisyComparer,
+    ScaleRater,
+    SimilarityRater,
+    WeightedJudge,
+    bayes_ceiling,
+    draw_scale_raters,
+    label_pairs,
+    length_judge,
+    preference_probability,
+)
+from rlhf_lessons.worlds.preferences import (
+    Preference,
+    PreferenceFileError,
+    append_preferences,
+    drop_equal_pairs,
+    load_preferences,
+    ranking_to_pairs,
+    save_preferences,
+)
 from rlhf_lessons.worlds.reviews import (
     VOCABULARY,
     Fault,
@@ -17,13 +40,32 @@ from rlhf_lessons.worlds.reviews import (
 
 __all__ = [
     "VOCABULARY",
+    "AILabeller",
+    "AgreementJudge",
     "Fault",
+    "GroupedComparers",
+    "NoisyComparer",
+    "Preference",
+    "PreferenceFileError",
+    "ScaleRater",
+    "SimilarityRater",
+    "WeightedJudge",
+    "append_preferences",
+    "bayes_ceiling",
+    "draw_scale_raters",
+    "drop_equal_pairs",
     "faults",
     "gold_reward",
     "gold_sentiment",
     "is_grammatical",
     "is_rude",
+    "label_pairs",
+    "length_judge",
+    "load_preferences",
+    "preference_probability",
+    "ranking_to_pairs",
     "sample_prompts",
     "sample_reviews",
     "sample_web_text",
+    "save_preferences",
 ]
