@@ -325,6 +325,9 @@ def compare(
         gradient: True when ``got`` must carry a gradient, False when it must not, None for either.
         dtype: False when the precision of an array or tensor does not matter.
 
+    Returns:
+        Nothing when they agree.
+
     Raises:
         Mistake: when they differ; its text is the hint.
     """
@@ -352,6 +355,9 @@ def require(condition: Any, hint: str) -> None:
     Args:
         condition: true when the result is right.
         hint: what the learner reads when it is not.
+
+    Returns:
+        Nothing when it is.
 
     Raises:
         Mistake: when ``condition`` is false.
@@ -395,6 +401,9 @@ def check(number: str, function: Callable, *, seed: int | None = None) -> None:
         function: the learner's function.
         seed: draws the hidden inputs; fresh each time when left out. A failed check names the seed
             that draws its inputs again.
+
+    Returns:
+        Nothing when every part passed.
 
     Raises:
         NotAttempted: when the function is still the stub.
