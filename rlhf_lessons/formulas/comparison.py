@@ -43,7 +43,7 @@ def bradley_terry_probability(first_rewards: Tensor, second_rewards: Tensor) -> 
         ValueError: If a shape differs.
 
     Source:
-        Bradley and Terry 1952, "Rank Analysis of Incomplete Block Designs", equation 1, with
+        Bradley and Terry 1952, "Rank Analysis of Incomplete Block Designs", with
         rewards as logarithms of their ratings.
     """
     check_same_shape(
@@ -105,7 +105,7 @@ def plackett_luce_loss(scores: Tensor) -> Tensor:
         ValueError: If the scores do not have two dimensions, or K is 0.
 
     Source:
-        Plackett 1975, "The Analysis of Permutations", equation 1, with exp s for the weights;
+        Plackett 1975, "The Analysis of Permutations", with exp s for the weights;
         Rafailov et al. 2023, "Direct Preference Optimization", equation 18.
     """
     check_same_shape("plackett_luce_loss", "(B, K)", scores=scores)

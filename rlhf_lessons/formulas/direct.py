@@ -194,8 +194,7 @@ def label_smoothed_dpo_loss(
         ValueError: If a shape differs, β is not above 0, or the flip probability outside [0, 0.5).
 
     Source:
-        Mitchell 2023, "A note on DPO with noisy preferences & relationship to
-        IPO".
+        Mitchell 2023, "A note on DPO with noisy preferences & relationship to IPO".
     """
     if not 0 <= flip_probability < 0.5:
         raise ValueError(

@@ -119,8 +119,8 @@ def entropy(logits: Tensor) -> Tensor:
 def truncate_logits(logits: Tensor, top_k: int | None = None, top_p: float | None = None) -> Tensor:
     """Cut unlikely tokens: their logits become −∞.
 
-        top-k: keep v if z(v) is among the k highest
-        top-p: keep v if the tokens likelier than v have less than p of the probability in total
+        top-k: z'(v) = z(v) if z(v) is among the k highest, else −∞
+        top-p: z'(v) = z(v) if the tokens likelier than v have less than p in total, else −∞
 
     Given both, top-k cuts first and top-p looks at what is left. The likeliest token always stays.
     A tie with the k-th highest logit stays too, so no choice hangs on the order of equal numbers.

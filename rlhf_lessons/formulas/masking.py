@@ -37,6 +37,10 @@ def masked_sum(x: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
     Raises:
         TypeError: If x is not floating point or the mask is not boolean.
         ValueError: If the shapes differ.
+
+    Source:
+        Radford et al. 2018, "Improving Language Understanding by Generative Pre-Training",
+        equation 1: a sum over the tokens of a text.
     """
     check_float("masked_sum", "(...)", x=x)
     check_mask("masked_sum", mask, x=x)
@@ -63,6 +67,10 @@ def masked_mean(x: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
     Raises:
         TypeError: If x is not floating point or the mask is not boolean.
         ValueError: If the shapes differ, or there is nothing to average.
+
+    Source:
+        Schulman et al. 2017, "Proximal Policy Optimization Algorithms", section 2.1: the average
+        Ê_t over a batch.
     """
     check_float("masked_mean", "(...)", x=x)
     check_mask("masked_mean", mask, x=x)
@@ -88,6 +96,9 @@ def masked_variance(x: Tensor, mask: Tensor) -> Tensor:
     Raises:
         TypeError: If x is not floating point or the mask is not boolean.
         ValueError: If the shapes differ, or fewer than two positions count.
+
+    Source:
+        Casella and Berger 2002, "Statistical Inference", definition 5.2.3.
     """
     check_float("masked_variance", "(...)", x=x)
     check_mask("masked_variance", mask, x=x)
@@ -97,6 +108,7 @@ def masked_variance(x: Tensor, mask: Tensor) -> Tensor:
             f"masked_variance: the mask must have two True or more for Bessel's correction, "
             f"got {int(count)}"
         )
+    x = x.masked_fill(~mask, 0)  # before the square, whose gradient would take NaN along
     return masked_sum((x - masked_mean(x, mask)).square(), mask) / (count - 1)
 
 
@@ -125,6 +137,7 @@ def whiten(x: Tensor, mask: Tensor, shift_mean: bool = True) -> Tensor:
     """
     check_float("whiten", "(...)", x=x)
     check_mask("whiten", mask, x=x)
+    x = x.masked_fill(~mask, 0)
     mean = masked_mean(x, mask)
     whitened = (x - mean) * torch.rsqrt(masked_variance(x, mask) + 1e-8)
     if not shift_mean:
