@@ -192,7 +192,59 @@ def nll_by_logsumexp(logits, tokens, mask):
     return losses.masked_fill(~mask[:, 1:], 0.0)
 
 
-# 2.4 · sampling with a temperature --------------------------------------------------------------
+# 2.4 · perplexity -------------------------------------------------------------------------------
+
+
+def perplexity_without_minus(values, mask):
+    return (_keep(values, mask).sum() / mask.sum()).exp()
+
+
+def perplexity_over_all_positions(values, mask):
+    return (-_keep(values, mask).mean()).exp()
+
+
+def perplexity_without_mask(values, mask):
+    return (-values.mean()).exp()
+
+
+def perplexity_mean_of_texts(values, mask):
+    return (-_keep(values, mask).sum(-1) / mask.sum(-1)).exp().mean()
+
+
+def perplexity_mean_within_texts(values, mask):
+    return (-_keep(values, mask).sum(-1) / mask.sum(-1)).mean().exp()
+
+
+def perplexity_mean_of_inverses(values, mask):
+    return (-values[mask]).exp().mean()
+
+
+def perplexity_base_two(values, mask):
+    return 2.0 ** (-values[mask].mean())
+
+
+def perplexity_not_exponentiated(values, mask):
+    return -values[mask].mean()
+
+
+def perplexity_of_the_sum(values, mask):
+    return (-values[mask].sum()).exp()
+
+
+def perplexity_multiplied_by_mask(values, mask):
+    return (-(values * mask).sum() / mask.sum()).exp()
+
+
+def perplexity_by_selection(values, mask):
+    return values[mask].mean().neg().exp()
+
+
+def perplexity_as_number(values, mask):
+    chosen = values[mask].tolist()
+    return math.exp(-math.fsum(chosen) / len(chosen))
+
+
+# 2.5 · sampling with a temperature --------------------------------------------------------------
 
 
 def sample_greedy(logits, temperature, generator):
@@ -247,7 +299,7 @@ def sample_by_inverse(logits, temperature, generator):
     return (uniform * cumulative[:, -1:] >= cumulative).sum(-1)
 
 
-# 2.5 · exact KL ---------------------------------------------------------------------------------
+# 2.6 · exact KL ---------------------------------------------------------------------------------
 
 
 def kl_backwards(logits_p, logits_q):
@@ -307,114 +359,7 @@ def kl_by_torch(logits_p, logits_q):
     return torch.where(log_p.exp() > 0, terms, torch.zeros_like(terms)).sum(-1)
 
 
-# 2.6 · perplexity -------------------------------------------------------------------------------
-
-
-def perplexity_without_minus(values, mask):
-    return (_keep(values, mask).sum() / mask.sum()).exp()
-
-
-def perplexity_over_all_positions(values, mask):
-    return (-_keep(values, mask).mean()).exp()
-
-
-def perplexity_without_mask(values, mask):
-    return (-values.mean()).exp()
-
-
-def perplexity_mean_of_texts(values, mask):
-    return (-_keep(values, mask).sum(-1) / mask.sum(-1)).exp().mean()
-
-
-def perplexity_mean_within_texts(values, mask):
-    return (-_keep(values, mask).sum(-1) / mask.sum(-1)).mean().exp()
-
-
-def perplexity_mean_of_inverses(values, mask):
-    return (-values[mask]).exp().mean()
-
-
-def perplexity_base_two(values, mask):
-    return 2.0 ** (-values[mask].mean())
-
-
-def perplexity_not_exponentiated(values, mask):
-    return -values[mask].mean()
-
-
-def perplexity_of_the_sum(values, mask):
-    return (-values[mask].sum()).exp()
-
-
-def perplexity_multiplied_by_mask(values, mask):
-    return (-(values * mask).sum() / mask.sum()).exp()
-
-
-def perplexity_by_selection(values, mask):
-    return values[mask].mean().neg().exp()
-
-
-def perplexity_as_number(values, mask):
-    chosen = values[mask].tolist()
-    return math.exp(-math.fsum(chosen) / len(chosen))
-
-
-# 2.7 · distillation -----------------------------------------------------------------------------
-
-
-def distillation_backwards(student_logits, teacher_logits, mask):
-    return distillation_by_logsumexp(teacher_logits, student_logits, mask)
-
-
-def distillation_hard_labels(student_logits, teacher_logits, mask):
-    return _keep(-_pick(student_logits.log_softmax(-1), teacher_logits.argmax(-1)), mask)
-
-
-def distillation_without_mask(student_logits, teacher_logits, mask):
-    return distillation_by_logsumexp(student_logits, teacher_logits, torch.ones_like(mask))
-
-
-def distillation_averaged(student_logits, teacher_logits, mask):
-    return distillation_by_logsumexp(student_logits, teacher_logits, mask).sum() / mask.sum()
-
-
-def distillation_squared_logits(student_logits, teacher_logits, mask):
-    return _keep((student_logits - teacher_logits.detach()).square().mean(-1), mask)
-
-
-def distillation_kl(student_logits, teacher_logits, mask):
-    return _keep(kl_by_torch(teacher_logits.detach(), student_logits), mask)
-
-
-def distillation_teacher_learns(student_logits, teacher_logits, mask):
-    p = teacher_logits.softmax(-1)
-    return _keep(-_keep(p * student_logits.log_softmax(-1), p > 0).sum(-1), mask)
-
-
-def distillation_student_detached(student_logits, teacher_logits, mask):
-    return distillation_teacher_learns(student_logits.detach(), teacher_logits, mask)
-
-
-def distillation_nan(student_logits, teacher_logits, mask):
-    p = teacher_logits.detach().softmax(-1)
-    return _keep(-(p * student_logits.log_softmax(-1)).sum(-1), mask)
-
-
-def distillation_by_logsumexp(student_logits, teacher_logits, mask):
-    p = teacher_logits.detach().softmax(-1)
-    allowed = student_logits.masked_fill(p == 0, 0.0)
-    normaliser = torch.logsumexp(student_logits, -1)  # Σ p = 1, so it comes out of the sum
-    losses = normaliser - (p * allowed).sum(-1)
-    return losses.masked_fill(~mask, 0.0)
-
-
-def distillation_by_entropies(student_logits, teacher_logits, mask):
-    teacher_logits = teacher_logits.detach()
-    entropy = torch.special.entr(teacher_logits.softmax(-1)).sum(-1)
-    return _keep(kl_by_torch(teacher_logits, student_logits) + entropy, mask)
-
-
-# 2.8 · the return of a rollout ------------------------------------------------------------------
+# 2.7 · the return of a rollout ------------------------------------------------------------------
 
 
 def _with_score(token_rewards, scores, mask):
@@ -498,6 +443,61 @@ def returns_by_python(token_rewards, scores, mask, gamma):
     return per_token, whole
 
 
+# 2.8 · distillation -----------------------------------------------------------------------------
+
+
+def distillation_backwards(student_logits, teacher_logits, mask):
+    return distillation_by_logsumexp(teacher_logits, student_logits, mask)
+
+
+def distillation_hard_labels(student_logits, teacher_logits, mask):
+    return _keep(-_pick(student_logits.log_softmax(-1), teacher_logits.argmax(-1)), mask)
+
+
+def distillation_without_mask(student_logits, teacher_logits, mask):
+    return distillation_by_logsumexp(student_logits, teacher_logits, torch.ones_like(mask))
+
+
+def distillation_averaged(student_logits, teacher_logits, mask):
+    return distillation_by_logsumexp(student_logits, teacher_logits, mask).sum() / mask.sum()
+
+
+def distillation_squared_logits(student_logits, teacher_logits, mask):
+    return _keep((student_logits - teacher_logits.detach()).square().mean(-1), mask)
+
+
+def distillation_kl(student_logits, teacher_logits, mask):
+    return _keep(kl_by_torch(teacher_logits.detach(), student_logits), mask)
+
+
+def distillation_teacher_learns(student_logits, teacher_logits, mask):
+    p = teacher_logits.softmax(-1)
+    return _keep(-_keep(p * student_logits.log_softmax(-1), p > 0).sum(-1), mask)
+
+
+def distillation_student_detached(student_logits, teacher_logits, mask):
+    return distillation_teacher_learns(student_logits.detach(), teacher_logits, mask)
+
+
+def distillation_nan(student_logits, teacher_logits, mask):
+    p = teacher_logits.detach().softmax(-1)
+    return _keep(-(p * student_logits.log_softmax(-1)).sum(-1), mask)
+
+
+def distillation_by_logsumexp(student_logits, teacher_logits, mask):
+    p = teacher_logits.detach().softmax(-1)
+    allowed = student_logits.masked_fill(p == 0, 0.0)
+    normaliser = torch.logsumexp(student_logits, -1)  # Σ p = 1, so it comes out of the sum
+    losses = normaliser - (p * allowed).sum(-1)
+    return losses.masked_fill(~mask, 0.0)
+
+
+def distillation_by_entropies(student_logits, teacher_logits, mask):
+    teacher_logits = teacher_logits.detach()
+    entropy = torch.special.entr(teacher_logits.softmax(-1)).sum(-1)
+    return _keep(kl_by_torch(teacher_logits, student_logits) + entropy, mask)
+
+
 WRONG = {
     "2.1": [
         ("no shift", log_probs_without_shift, "did not shift"),
@@ -535,29 +535,6 @@ WRONG = {
         ("mask by product", nll_multiplied_by_mask, "multiplied by the mask"),
     ],
     "2.4": [
-        ("greedy", sample_greedy, "greedy decoding"),
-        ("multiplied", sample_multiplied, "multiplied by the temperature"),
-        ("no temperature", sample_without_temperature, "temperature had no effect"),
-        ("divided probabilities", sample_divided_probabilities, "temperature had no effect"),
-        ("column", sample_column, "squeeze"),
-        ("global state", sample_global, "global random state"),
-        ("seeded inside", sample_seeded_inside, "don't seed it"),
-        ("uniform", sample_uniform, "equally often"),
-        ("first row for all", sample_first_row_for_all, "a distribution of its own"),
-    ],
-    "2.5": [
-        ("backwards", kl_backwards, "The direction"),
-        ("mean over the vocabulary", kl_mean_over_vocabulary, "mean over the vocabulary"),
-        ("no weights", kl_unweighted, "equal weights"),
-        ("raw logits", kl_of_raw_logits, "used raw logits"),
-        ("sign", kl_with_wrong_sign, "The sign"),
-        ("cross-entropy", kl_cross_entropy, "subtract the entropy"),
-        ("whole batch", kl_for_the_batch, "one KL per row"),
-        ("kl_div with swapped arguments", kl_by_torch_swapped, "The direction"),
-        ("0 · ∞", kl_zero_times_infinity, "p = 0 adds nothing"),
-        ("infinity erased", kl_infinity_erased, "the divergence is infinite"),
-    ],
-    "2.6": [
         ("no minus", perplexity_without_minus, "The sign"),
         ("all positions", perplexity_over_all_positions, "divided by all positions"),
         ("no mask", perplexity_without_mask, "used the padding"),
@@ -569,18 +546,30 @@ WRONG = {
         ("sum", perplexity_of_the_sum, "used the sum of the logarithms"),
         ("mask by product", perplexity_multiplied_by_mask, "multiplied by the mask"),
     ],
-    "2.7": [
-        ("backwards", distillation_backwards, "The direction"),
-        ("hard labels", distillation_hard_labels, "likeliest token alone"),
-        ("no mask", distillation_without_mask, "left numbers in the padding"),
-        ("averaged", distillation_averaged, "You averaged"),
-        ("squared logits", distillation_squared_logits, "compared logits with logits"),
-        ("KL", distillation_kl, "leave the teacher's entropy in"),
-        ("teacher learns", distillation_teacher_learns, "detach teacher_logits"),
-        ("student detached", distillation_student_detached, "No gradient reaches the student"),
-        ("0 · ∞", distillation_nan, "0 · (−∞) is NaN"),
+    "2.5": [
+        ("greedy", sample_greedy, "greedy decoding"),
+        ("multiplied", sample_multiplied, "multiplied by the temperature"),
+        ("no temperature", sample_without_temperature, "temperature had no effect"),
+        ("divided probabilities", sample_divided_probabilities, "temperature had no effect"),
+        ("column", sample_column, "squeeze"),
+        ("global state", sample_global, "global random state"),
+        ("seeded inside", sample_seeded_inside, "don't seed it"),
+        ("uniform", sample_uniform, "equally often"),
+        ("first row for all", sample_first_row_for_all, "a distribution of its own"),
     ],
-    "2.8": [
+    "2.6": [
+        ("backwards", kl_backwards, "The direction"),
+        ("mean over the vocabulary", kl_mean_over_vocabulary, "mean over the vocabulary"),
+        ("no weights", kl_unweighted, "equal weights"),
+        ("raw logits", kl_of_raw_logits, "used raw logits"),
+        ("sign", kl_with_wrong_sign, "The sign"),
+        ("cross-entropy", kl_cross_entropy, "subtract the entropy"),
+        ("whole batch", kl_for_the_batch, "one KL per row"),
+        ("kl_div with swapped arguments", kl_by_torch_swapped, "The direction"),
+        ("0 · ∞", kl_zero_times_infinity, "p = 0 adds nothing"),
+        ("infinity erased", kl_infinity_erased, "the divergence is infinite"),
+    ],
+    "2.7": [
         ("last column", returns_score_in_last_column, "last column"),
         ("every token", returns_score_everywhere, "score to every token"),
         ("no discount", returns_not_discounted, "did not discount"),
@@ -590,6 +579,17 @@ WRONG = {
         ("bandit score alone", returns_bandit_score_alone, "returned the score alone"),
         ("one view", returns_without_bandit, "Return a pair"),
         ("mask by product", returns_mask_multiplied, "NaN · 0 is NaN"),
+    ],
+    "2.8": [
+        ("backwards", distillation_backwards, "The direction"),
+        ("hard labels", distillation_hard_labels, "likeliest token alone"),
+        ("no mask", distillation_without_mask, "left numbers in the padding"),
+        ("averaged", distillation_averaged, "You averaged"),
+        ("squared logits", distillation_squared_logits, "compared logits with logits"),
+        ("KL", distillation_kl, "leave the teacher's entropy in"),
+        ("teacher learns", distillation_teacher_learns, "detach teacher_logits"),
+        ("student detached", distillation_student_detached, "No gradient reaches the student"),
+        ("0 · ∞", distillation_nan, "0 · (−∞) is NaN"),
     ],
 }
 
@@ -601,12 +601,12 @@ RIGHT = {
     ],
     "2.2": [("nansum", sequence_by_nansum), ("row by row", sequence_by_rows)],
     "2.3": [("ignore_index", nll_by_cross_entropy), ("logsumexp", nll_by_logsumexp)],
-    "2.4": [("Gumbel-max", sample_by_gumbel), ("inverse cumulative", sample_by_inverse)],
-    "2.5": [("entropies", kl_from_entropies), ("kl_div", kl_by_torch)],
-    "2.6": [("selection", perplexity_by_selection), ("a Python number", perplexity_as_number)],
-    "2.7": [
+    "2.4": [("selection", perplexity_by_selection), ("a Python number", perplexity_as_number)],
+    "2.5": [("Gumbel-max", sample_by_gumbel), ("inverse cumulative", sample_by_inverse)],
+    "2.6": [("entropies", kl_from_entropies), ("kl_div", kl_by_torch)],
+    "2.7": [("a matrix of discounts", returns_by_matrix), ("Python", returns_by_python)],
+    "2.8": [
         ("logsumexp", distillation_by_logsumexp),
         ("KL and entropy", distillation_by_entropies),
     ],
-    "2.8": [("a matrix of discounts", returns_by_matrix), ("Python", returns_by_python)],
 }

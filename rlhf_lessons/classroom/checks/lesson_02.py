@@ -380,7 +380,83 @@ def _(answer, draw) -> None:
         )
 
 
-# 2.4 · sampling with a temperature --------------------------------------------------------------
+# 2.4 · perplexity -------------------------------------------------------------------------------
+
+perplexity = Exercise(
+    "2.4", "Perplexity", function="perplexity", reference=lambda: formulas.perplexity
+)
+
+
+def _perplexity_mistakes(values: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    kept, count = cleared(values, mask), mask.sum()
+    mean = kept.sum() / count
+    lengths = mask.sum(-1).clamp(min=1)
+    return {
+        "The sign: perplexity is exp(−mean log π), at least 1": mean.exp(),
+        "You divided by all positions: divide by the number of COUNTED tokens": (
+            -kept.mean()
+        ).exp(),
+        "You used the padding too: use the mask": (-values.mean()).exp(),
+        "You averaged the perplexities of the texts: average log π over all counted tokens, then "
+        "exponentiate once": (-kept.sum(-1) / lengths).exp().mean(),
+        "You averaged within each text first: long and short texts then weigh the same; average "
+        "over all counted tokens": (-kept.sum(-1) / lengths).mean().exp(),
+        "You averaged 1/π over the tokens: average the logarithms, then exponentiate": torch.where(
+            mask, (-kept).exp(), torch.zeros_like(kept)
+        ).sum()
+        / count,
+        "You averaged π over the tokens and inverted: average the logarithms": count
+        / torch.where(mask, kept.exp(), torch.zeros_like(kept)).sum(),
+        "You used 2 as the base with natural logarithms: exp": 2.0 ** (-mean),
+        "You returned the mean negative log-likelihood: exponentiate it": -mean,
+        "You returned one perplexity per text: one number for all counted tokens": (
+            -kept.sum(-1) / lengths
+        ).exp(),
+        "You used the sum of the logarithms: divide by the number of counted tokens": (
+            -kept.sum()
+        ).exp(),
+    }
+
+
+@perplexity.part("a padded batch", points=1)
+def _(answer, draw) -> None:
+    for dtype in DTYPES:
+        batch, length = 4, 8
+        values = -draw_tensor(draw, batch, length, scale=1.5, dtype=dtype).abs() - 0.05
+        mask = draw_mask(draw, batch, length, shortest=2)
+        compare(
+            "perplexity(token_log_probs, mask)",
+            answer(values, mask),
+            (-cleared(values, mask).sum() / mask.sum()).exp(),
+            mistakes=_perplexity_mistakes(values, mask),
+            atol=10 * TOLERANCE[dtype],
+        )
+
+
+@perplexity.part("a uniform guess over V tokens has perplexity V", points=1)
+def _(answer, draw) -> None:
+    vocabulary = int(draw.integers(20, 400))
+    batch, length = 5, 60
+    values = torch.full((batch, length), -math.log(vocabulary), dtype=torch.float64)
+    mask = draw_mask(draw, batch, length, shortest=30)
+    values[~mask] = math.nan if draw.random() < 0.5 else -math.inf
+    kept = cleared(values, mask)
+    compare(
+        "perplexity of a uniform guess, with NaN or −∞ in the padding",
+        answer(values, mask),
+        torch.tensor(float(vocabulary), dtype=torch.float64),
+        mistakes={
+            "You multiplied by the mask: NaN · 0 and −∞ · 0 are NaN; use torch.where or "
+            "masked_fill": (-(values * mask).sum() / mask.sum()).exp(),
+            "You multiplied probabilities first: the product underflows to 0; average "
+            "logarithms": kept.exp().prod() ** (-1 / mask.sum()),
+            **_perplexity_mistakes(values, mask),
+        },
+        atol=1e-6,
+    )
+
+
+# 2.5 · sampling with a temperature --------------------------------------------------------------
 
 
 def reference_sample_tokens(
@@ -392,7 +468,7 @@ def reference_sample_tokens(
 
 
 sample_tokens = Exercise(
-    "2.4",
+    "2.5",
     "Sampling with a temperature",
     function="sample_tokens",
     reference=lambda: reference_sample_tokens,
@@ -532,10 +608,10 @@ def _(answer, draw) -> None:
     )
 
 
-# 2.5 · exact KL of two next-token distributions -------------------------------------------------
+# 2.6 · exact KL of two next-token distributions -------------------------------------------------
 
 categorical_kl = Exercise(
-    "2.5",
+    "2.6",
     "Exact KL divergence",
     function="categorical_kl",
     reference=lambda: formulas.categorical_kl,
@@ -644,207 +720,7 @@ def _(answer, draw) -> None:
     )
 
 
-# 2.6 · perplexity -------------------------------------------------------------------------------
-
-perplexity = Exercise(
-    "2.6", "Perplexity", function="perplexity", reference=lambda: formulas.perplexity
-)
-
-
-def _perplexity_mistakes(values: Tensor, mask: Tensor) -> dict[str, Tensor]:
-    kept, count = cleared(values, mask), mask.sum()
-    mean = kept.sum() / count
-    lengths = mask.sum(-1).clamp(min=1)
-    return {
-        "The sign: perplexity is exp(−mean log π), at least 1": mean.exp(),
-        "You divided by all positions: divide by the number of COUNTED tokens": (
-            -kept.mean()
-        ).exp(),
-        "You used the padding too: use the mask": (-values.mean()).exp(),
-        "You averaged the perplexities of the texts: average log π over all counted tokens, then "
-        "exponentiate once": (-kept.sum(-1) / lengths).exp().mean(),
-        "You averaged within each text first: long and short texts then weigh the same; average "
-        "over all counted tokens": (-kept.sum(-1) / lengths).mean().exp(),
-        "You averaged 1/π over the tokens: average the logarithms, then exponentiate": torch.where(
-            mask, (-kept).exp(), torch.zeros_like(kept)
-        ).sum()
-        / count,
-        "You averaged π over the tokens and inverted: average the logarithms": count
-        / torch.where(mask, kept.exp(), torch.zeros_like(kept)).sum(),
-        "You used 2 as the base with natural logarithms: exp": 2.0 ** (-mean),
-        "You returned the mean negative log-likelihood: exponentiate it": -mean,
-        "You returned one perplexity per text: one number for all counted tokens": (
-            -kept.sum(-1) / lengths
-        ).exp(),
-        "You used the sum of the logarithms: divide by the number of counted tokens": (
-            -kept.sum()
-        ).exp(),
-    }
-
-
-@perplexity.part("a padded batch", points=1)
-def _(answer, draw) -> None:
-    for dtype in DTYPES:
-        batch, length = 4, 8
-        values = -draw_tensor(draw, batch, length, scale=1.5, dtype=dtype).abs() - 0.05
-        mask = draw_mask(draw, batch, length, shortest=2)
-        compare(
-            "perplexity(token_log_probs, mask)",
-            answer(values, mask),
-            (-cleared(values, mask).sum() / mask.sum()).exp(),
-            mistakes=_perplexity_mistakes(values, mask),
-            atol=10 * TOLERANCE[dtype],
-        )
-
-
-@perplexity.part("a uniform guess over V tokens has perplexity V", points=1)
-def _(answer, draw) -> None:
-    vocabulary = int(draw.integers(20, 400))
-    batch, length = 5, 60
-    values = torch.full((batch, length), -math.log(vocabulary), dtype=torch.float64)
-    mask = draw_mask(draw, batch, length, shortest=30)
-    values[~mask] = math.nan if draw.random() < 0.5 else -math.inf
-    kept = cleared(values, mask)
-    compare(
-        "perplexity of a uniform guess, with NaN or −∞ in the padding",
-        answer(values, mask),
-        torch.tensor(float(vocabulary), dtype=torch.float64),
-        mistakes={
-            "You multiplied by the mask: NaN · 0 and −∞ · 0 are NaN; use torch.where or "
-            "masked_fill": (-(values * mask).sum() / mask.sum()).exp(),
-            "You multiplied probabilities first: the product underflows to 0; average "
-            "logarithms": kept.exp().prod() ** (-1 / mask.sum()),
-            **_perplexity_mistakes(values, mask),
-        },
-        atol=1e-6,
-    )
-
-
-# 2.7 · knowledge distillation -------------------------------------------------------------------
-
-distillation_loss = Exercise(
-    "2.7",
-    "Distillation loss",
-    function="distillation_loss",
-    reference=lambda: formulas.distillation_loss,
-)
-
-
-def _cross_entropy(logits_p: Tensor, logits_q: Tensor) -> Tensor:
-    """Sum −p log q, with 0 · log 0 = 0."""
-    p, log_q = logits_p.softmax(-1), log_softmax(logits_q)
-    return -torch.where(p == 0, 0.0, p * log_q).sum(-1)
-
-
-def _distillation_mistakes(student: Tensor, teacher: Tensor, mask: Tensor) -> dict[str, Tensor]:
-    log_s = log_softmax(student)
-    every = _cross_entropy(teacher, student)
-    right = cleared(every, mask)
-    return {
-        "The direction: the TEACHER's probabilities are the weights of the student's logarithms; "
-        "yours are turned round": cleared(_cross_entropy(student, teacher), mask),
-        "You used the teacher's likeliest token alone: the student learns from ALL of the "
-        "teacher's probabilities": cleared(-gather(log_s, teacher.argmax(-1)), mask),
-        "You left numbers in the padding: 0 where the mask is False": every,
-        "You averaged: return one loss per position (B, T), the training loop averages": right.sum()
-        / mask.sum(),
-        "You averaged over all positions: return one loss per position (B, T)": right.mean(),
-        "You summed over the positions: return one loss per position (B, T)": right.sum(-1),
-        "The sign: the loss is smaller when the student is closer, so −Σ p log q": -right,
-        "You took the mean over the vocabulary: sum, weighted by the teacher's probability": (
-            right / student.shape[-1]
-        ),
-        "You compared logits with logits: compare the distributions": cleared(
-            (student - teacher).square().mean(-1), mask
-        ),
-        "You compared logits with logits, squared: compare the distributions": cleared(
-            (student - teacher).square().sum(-1), mask
-        ),
-        "You weighed with raw teacher logits: apply softmax to the teacher": cleared(
-            -(teacher * log_s).sum(-1), mask
-        ),
-        "You used raw student logits: apply log_softmax to the student": cleared(
-            -(teacher.softmax(-1) * student).sum(-1), mask
-        ),
-        "You shifted: position t compares what both predict after t, there is nothing to shift": (
-            cleared(every[:, :-1], mask[:, 1:])
-        ),
-        "You returned KL(teacher‖student): it has the same gradient, but the loss asked for is the "
-        "cross-entropy; leave the teacher's entropy in": cleared(_exact_kl(teacher, student), mask),
-        "You returned KL(student‖teacher): the TEACHER's probabilities are the weights": cleared(
-            _exact_kl(student, teacher), mask
-        ),
-    }
-
-
-@distillation_loss.part("cross-entropy under the teacher", points=1)
-def _(answer, draw) -> None:
-    for dtype in DTYPES:
-        shape = (3, int(draw.integers(3, 6)), 7)
-        student, teacher = (draw_tensor(draw, *shape, dtype=dtype) for _ in range(2))
-        mask = draw_mask(draw, *shape[:2])
-        compare(
-            "distillation_loss(student_logits, teacher_logits, mask)",
-            answer(student, teacher, mask),
-            cleared(_cross_entropy(teacher, student), mask),
-            mistakes=_distillation_mistakes(student, teacher, mask),
-            atol=TOLERANCE[dtype],
-        )
-
-
-@distillation_loss.part("the teacher is fixed, the student learns", points=1)
-def _(answer, draw) -> None:
-    shape = (3, 4, 6)
-    student, teacher = (draw_tensor(draw, *shape).requires_grad_(True) for _ in range(2))
-    mask = draw_mask(draw, *shape[:2])
-    got = answer(student, teacher, mask)
-    fixed_student, fixed_teacher = student.detach(), teacher.detach()
-    compare(
-        "distillation_loss(student_logits, teacher_logits, mask)",
-        got,
-        cleared(_cross_entropy(fixed_teacher, fixed_student), mask),
-        mistakes=_distillation_mistakes(fixed_student, fixed_teacher, mask),
-        atol=1e-6,
-        gradient=True,
-    )
-    slope, teacher_slope = torch.autograd.grad(got.sum(), (student, teacher), allow_unused=True)
-    none = torch.zeros(shape, dtype=torch.float64)
-    compare(
-        "the gradient in the student's logits (softmax(student) − softmax(teacher))",
-        none if slope is None else slope,
-        (fixed_student.softmax(-1) - fixed_teacher.softmax(-1)) * mask.unsqueeze(-1),
-        mistakes={"No gradient reaches the student: detach the teacher, not the student": none},
-        atol=1e-6,
-    )
-    require(
-        teacher_slope is None or not bool(teacher_slope.any()),
-        "A gradient flows into the teacher: detach teacher_logits, or the teacher drifts towards "
-        "its student",
-    )
-
-
-@distillation_loss.part("forbidden tokens, a perfect student", points=1)
-def _(answer, draw) -> None:
-    shape = (3, 4, 6)
-    teacher = draw_tensor(draw, *shape, scale=float(draw.choice([2.0, 200.0])))
-    teacher[:, :, 0] = -math.inf
-    student = teacher + draw_tensor(draw, *shape[:2], 1, scale=20.0)  # the same distributions
-    mask = draw_mask(draw, *shape[:2])
-    plain = -(teacher.softmax(-1) * log_softmax(student)).sum(-1)
-    compare(
-        "distillation_loss of a student that equals its teacher (the teacher's entropy)",
-        answer(student, teacher, mask),
-        cleared(_cross_entropy(teacher, teacher), mask),
-        mistakes={
-            "0 · (−∞) is NaN: a token that the teacher never says adds nothing; use torch.where or "
-            "masked_fill where its probability is 0": cleared(plain, mask),
-            **_distillation_mistakes(student, teacher, mask),
-        },
-        atol=1e-6,
-    )
-
-
-# 2.8 · the return of a rollout, in both views ---------------------------------------------------
+# 2.7 · the return of a rollout, in both views ---------------------------------------------------
 
 
 def reference_rollout_returns(
@@ -859,7 +735,7 @@ def reference_rollout_returns(
 
 
 rollout_returns = Exercise(
-    "2.8",
+    "2.7",
     "Two views, two returns",
     function="rollout_returns",
     reference=lambda: reference_rollout_returns,
@@ -1023,13 +899,137 @@ def _(answer, draw) -> None:
     )
 
 
+# 2.8 · knowledge distillation -------------------------------------------------------------------
+
+distillation_loss = Exercise(
+    "2.8",
+    "Distillation loss",
+    function="distillation_loss",
+    reference=lambda: formulas.distillation_loss,
+)
+
+
+def _cross_entropy(logits_p: Tensor, logits_q: Tensor) -> Tensor:
+    """Sum −p log q, with 0 · log 0 = 0."""
+    p, log_q = logits_p.softmax(-1), log_softmax(logits_q)
+    return -torch.where(p == 0, 0.0, p * log_q).sum(-1)
+
+
+def _distillation_mistakes(student: Tensor, teacher: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    log_s = log_softmax(student)
+    every = _cross_entropy(teacher, student)
+    right = cleared(every, mask)
+    return {
+        "The direction: the TEACHER's probabilities are the weights of the student's logarithms; "
+        "yours are turned round": cleared(_cross_entropy(student, teacher), mask),
+        "You used the teacher's likeliest token alone: the student learns from ALL of the "
+        "teacher's probabilities": cleared(-gather(log_s, teacher.argmax(-1)), mask),
+        "You left numbers in the padding: 0 where the mask is False": every,
+        "You averaged: return one loss per position (B, T), the training loop averages": right.sum()
+        / mask.sum(),
+        "You averaged over all positions: return one loss per position (B, T)": right.mean(),
+        "You summed over the positions: return one loss per position (B, T)": right.sum(-1),
+        "The sign: the loss is smaller when the student is closer, so −Σ p log q": -right,
+        "You took the mean over the vocabulary: sum, weighted by the teacher's probability": (
+            right / student.shape[-1]
+        ),
+        "You compared logits with logits: compare the distributions": cleared(
+            (student - teacher).square().mean(-1), mask
+        ),
+        "You compared logits with logits, squared: compare the distributions": cleared(
+            (student - teacher).square().sum(-1), mask
+        ),
+        "You weighed with raw teacher logits: apply softmax to the teacher": cleared(
+            -(teacher * log_s).sum(-1), mask
+        ),
+        "You used raw student logits: apply log_softmax to the student": cleared(
+            -(teacher.softmax(-1) * student).sum(-1), mask
+        ),
+        "You shifted: position t compares what both predict after t, there is nothing to shift": (
+            cleared(every[:, :-1], mask[:, 1:])
+        ),
+        "You returned KL(teacher‖student): it has the same gradient, but the loss asked for is the "
+        "cross-entropy; leave the teacher's entropy in": cleared(_exact_kl(teacher, student), mask),
+        "You returned KL(student‖teacher): the TEACHER's probabilities are the weights": cleared(
+            _exact_kl(student, teacher), mask
+        ),
+    }
+
+
+@distillation_loss.part("cross-entropy under the teacher", points=1)
+def _(answer, draw) -> None:
+    for dtype in DTYPES:
+        shape = (3, int(draw.integers(3, 6)), 7)
+        student, teacher = (draw_tensor(draw, *shape, dtype=dtype) for _ in range(2))
+        mask = draw_mask(draw, *shape[:2])
+        compare(
+            "distillation_loss(student_logits, teacher_logits, mask)",
+            answer(student, teacher, mask),
+            cleared(_cross_entropy(teacher, student), mask),
+            mistakes=_distillation_mistakes(student, teacher, mask),
+            atol=TOLERANCE[dtype],
+        )
+
+
+@distillation_loss.part("the teacher is fixed, the student learns", points=1)
+def _(answer, draw) -> None:
+    shape = (3, 4, 6)
+    student, teacher = (draw_tensor(draw, *shape).requires_grad_(True) for _ in range(2))
+    mask = draw_mask(draw, *shape[:2])
+    got = answer(student, teacher, mask)
+    fixed_student, fixed_teacher = student.detach(), teacher.detach()
+    compare(
+        "distillation_loss(student_logits, teacher_logits, mask)",
+        got,
+        cleared(_cross_entropy(fixed_teacher, fixed_student), mask),
+        mistakes=_distillation_mistakes(fixed_student, fixed_teacher, mask),
+        atol=1e-6,
+        gradient=True,
+    )
+    slope, teacher_slope = torch.autograd.grad(got.sum(), (student, teacher), allow_unused=True)
+    none = torch.zeros(shape, dtype=torch.float64)
+    compare(
+        "the gradient in the student's logits (softmax(student) − softmax(teacher))",
+        none if slope is None else slope,
+        (fixed_student.softmax(-1) - fixed_teacher.softmax(-1)) * mask.unsqueeze(-1),
+        mistakes={"No gradient reaches the student: detach the teacher, not the student": none},
+        atol=1e-6,
+    )
+    require(
+        teacher_slope is None or not bool(teacher_slope.any()),
+        "A gradient flows into the teacher: detach teacher_logits, or the teacher drifts towards "
+        "its student",
+    )
+
+
+@distillation_loss.part("forbidden tokens, a perfect student", points=1)
+def _(answer, draw) -> None:
+    shape = (3, 4, 6)
+    teacher = draw_tensor(draw, *shape, scale=float(draw.choice([2.0, 200.0])))
+    teacher[:, :, 0] = -math.inf
+    student = teacher + draw_tensor(draw, *shape[:2], 1, scale=20.0)  # the same distributions
+    mask = draw_mask(draw, *shape[:2])
+    plain = -(teacher.softmax(-1) * log_softmax(student)).sum(-1)
+    compare(
+        "distillation_loss of a student that equals its teacher (the teacher's entropy)",
+        answer(student, teacher, mask),
+        cleared(_cross_entropy(teacher, teacher), mask),
+        mistakes={
+            "0 · (−∞) is NaN: a token that the teacher never says adds nothing; use torch.where or "
+            "masked_fill where its probability is 0": cleared(plain, mask),
+            **_distillation_mistakes(student, teacher, mask),
+        },
+        atol=1e-6,
+    )
+
+
 EXERCISES = [
     token_log_probs,
     sequence_log_prob,
     nll,
+    perplexity,
     sample_tokens,
     categorical_kl,
-    perplexity,
-    distillation_loss,
     rollout_returns,
+    distillation_loss,
 ]
