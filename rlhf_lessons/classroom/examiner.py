@@ -70,20 +70,21 @@ def examine(number: str, function: Callable, proof: str) -> None:
 
 def _replaced() -> list[str]:
     """Names in the package and in trusted modules that hold a function or class of the notebook."""
-    found = []
-    for name, module in list(sys.modules.items()):
-        if not isinstance(module, types.ModuleType):
+    found: dict[int, str] = {}  # by what was put in: a function has one name, however often seen
+    for name, module in sorted(sys.modules.items()):
+        ours = name.split(".")[0] == "rlhf_lessons"
+        if not isinstance(module, types.ModuleType) or not (ours or name in _TRUSTED):
             continue
-        if name in _TRUSTED or name.split(".")[0] == "rlhf_lessons":
-            for attribute, value in list(vars(module).items()):
-                if attribute.startswith("_"):
-                    continue
-                if _of_notebook(value):
-                    found.append(f"{name}.{attribute}")
-                elif isinstance(value, type) and value.__module__.startswith("rlhf_lessons"):
-                    methods = [key for key, item in vars(value).items() if _of_notebook(item)]
-                    found += [f"{name}.{attribute}.{key}" for key in methods]
-    return sorted(set(found))
+        for attribute, value in list(vars(module).items()):
+            if attribute.startswith("_"):
+                continue
+            if _of_notebook(value):
+                found[id(value)] = f"{name}.{attribute}"
+            elif isinstance(value, type) and value.__module__.startswith("rlhf_lessons"):
+                for key, item in list(vars(value).items()):
+                    if _of_notebook(item):
+                        found[id(item)] = f"{value.__module__}.{attribute}.{key}"
+    return sorted(found.values())
 
 
 def _of_notebook(value: object) -> bool:

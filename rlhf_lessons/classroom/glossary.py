@@ -4,7 +4,7 @@ Used by all lessons. The entries live in `glossary.csv` beside this file, in the
 the lessons meet them. With a kernel the table has a search box; without one it is a plain HTML
 table that takes its colours from the page, so it can be read in a light and in a dark theme.
 
-Left out on purpose: links from the text to the entries; a reader finds them by the browser's search.
+Left out on purpose: links from the text to the entries.
 """
 
 from __future__ import annotations
@@ -151,15 +151,15 @@ def _table_html(found: Sequence[Entry]) -> str:
     rows = []
     for entry in found:
         cells = [
-            (entry.sentence, ";min-width:220px"),
-            (entry.equation, ";font-family:serif;font-size:110%"),
-            (str(entry.lesson), ""),
-            (entry.chinese, '" lang="zh'),
-            (entry.vietnamese, '" lang="vi'),
+            (entry.sentence, f'style="{_CELL};min-width:220px"'),
+            (entry.equation, f'style="{_CELL};font-family:serif;font-size:110%"'),
+            (str(entry.lesson), f'style="{_CELL}"'),
+            (entry.chinese, f'style="{_CELL}" lang="zh"'),
+            (entry.vietnamese, f'style="{_CELL}" lang="vi"'),
         ]
         rows.append(
             f'<tr><th scope="row" style="{_CELL}">{html.escape(entry.term)}</th>'
-            + "".join(f'<td style="{_CELL}{more}">{html.escape(text)}</td>' for text, more in cells)
+            + "".join(f"<td {look}>{html.escape(text)}</td>" for text, look in cells)
             + "</tr>"
         )
     count = "1 entry" if len(found) == 1 else f"{len(found)} entries"

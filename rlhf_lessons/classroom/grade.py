@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -47,7 +48,7 @@ class Scored:
         title: its name.
         points: points reached.
         total: points that it is worth.
-        status: ``passed``, ``failed``, ``to do``, ``error``, ``too long``, ``lost`` or
+        status: ``passed``, ``failed``, ``to do``, ``error``, ``too long``, ``kernel ended`` or
             ``not reached``.
         hints: what went wrong, one text for each part that did not pass.
     """
@@ -133,7 +134,10 @@ def read_notebook(path: Path) -> Any:
     if not isinstance(content, dict) or not ({"cells", "worksheets"} & content.keys()):
         raise NotANotebook(f"{path} is not a notebook: it is JSON, but has no cells")
     try:
-        notebook = nbformat.reads(text, as_version=4)
+        with warnings.catch_warnings():
+            # Missing or repeated cell ids: nbformat mends them in memory.
+            warnings.simplefilter("ignore")
+            notebook = nbformat.reads(text, as_version=4)
         for cell in notebook.cells:
             if not isinstance(cell.source, str) or not isinstance(cell.metadata, dict):
                 raise TypeError("a cell without source or metadata")
@@ -339,7 +343,7 @@ def grade_notebook(
         problem = f"nbval could not run it: {trouble or 'it said nothing'}"
         return Graded(lesson, str(path), 0, total, problem=problem)
     exercises = tuple(_score(entry, copy, seen) for entry in manifest["exercises"])
-    notes = [*copy.notes, *_cell_notes(copy, seen)]
+    notes = [*copy.notes, *_cell_notes(copy, seen, manifest)]
     points = sum(scored.points for scored in exercises)
     return Graded(lesson, str(path), points, total, exercises, tuple(notes))
 
@@ -376,9 +380,12 @@ def _score_once(entry: dict, place: int, copy: _Copy, seen: dict[int, dict]) -> 
                 points += part["points"]
         return scored(points, "failed" if hints else "passed", *hints)
     if mark["status"] in ("too long", "lost"):
-        return scored(0, mark["status"], f"while {function} was checked: {mark['message']}")
+        status = "too long" if mark["status"] == "too long" else "kernel ended"
+        return scored(0, status, f"while {function} was checked: {mark['message']}")
     if mark["error"] == "NameError" and f"'{function}'" in mark["message"]:
         return scored(0, "error", _why_undefined(entry, copy, seen))
+    if mark["error"] == "PackageReplaced":
+        return scored(0, "error", mark["message"])
     return scored(0, "error", f"{mark['error']}: {mark['message']}")
 
 
@@ -386,8 +393,8 @@ def _why_not_reached(place: int, copy: _Copy, seen: dict[int, dict]) -> str:
     for before in range(place - 1, -1, -1):
         mark = seen.get(before, {"status": ""})
         if mark["status"] in ("too long", "lost"):
-            return f"not reached, because of {_name(copy, before)}: {mark['message']}"
-    return "not reached"
+            return f"not reached: {_name(copy, before)} ended the kernel"
+    return "not reached: the kernel was gone"
 
 
 def _why_undefined(entry: dict, copy: _Copy, seen: dict[int, dict]) -> str:
@@ -404,16 +411,18 @@ def _why_undefined(entry: dict, copy: _Copy, seen: dict[int, dict]) -> str:
     return f"{function} is not defined: keep the name that the exercise gave, above its check"
 
 
-def _cell_notes(copy: _Copy, seen: dict[int, dict]) -> list[str]:
-    """One note for each cell, checks aside, that raised an error or did not end."""
+def _cell_notes(copy: _Copy, seen: dict[int, dict], manifest: dict) -> list[str]:
+    """One note for each cell that raised an error or did not end, unless its exercise says so."""
     notes = []
     checks = {place for places in copy.checks.values() for place in places}
-    for place in sorted(seen.keys() - checks):
-        mark = seen[place]
-        if mark["status"] == "error" and mark["error"] not in _EXPECTED:
-            notes.append(f"{_name(copy, place)} raised {mark['error']}: {mark['message']}")
-        elif mark["status"] in ("too long", "lost"):
+    told = checks | {place for places in copy.definitions.values() for place in places}
+    missing = [f"name '{entry['function']}' is not defined" for entry in manifest["exercises"]]
+    for place, mark in sorted(seen.items()):
+        if mark["status"] in ("too long", "lost") and place not in checks:
             notes.append(f"{_name(copy, place)}: {mark['message']}")
+        elif mark["status"] == "error" and place not in told:
+            if mark["error"] not in _EXPECTED and mark["message"] not in missing:
+                notes.append(f"{_name(copy, place)} raised {mark['error']}: {mark['message']}")
     return notes
 
 
@@ -454,7 +463,7 @@ def table(results: Sequence[Graded]) -> str:
 
 
 def _row(name: str, points: int, total: int, problem: bool = False) -> str:
-    return f"{name:<52} {points:>2} / {total:<2}" + ("  not graded" if problem else "")
+    return f"{name:<52} {points:>2} / {total:<2}{'  not graded' if problem else ''}".rstrip()
 
 
 def _wrapped(text: str, indent: str) -> list[str]:

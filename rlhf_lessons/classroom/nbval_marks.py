@@ -72,7 +72,7 @@ class WatchedKernel(RunningKernel):
     def _look(self):
         self.next_look = time.monotonic() + LOOK_SECONDS
         if not self.is_alive():
-            self.lost = "the kernel died"
+            self.lost = "the kernel died (memory used up, a crash in a library, or exit())"
         else:
             try:
                 used = psutil.Process(self.km.provisioner.pid).memory_info().rss
@@ -129,20 +129,23 @@ class Marks:
     def _status(self, item, error) -> dict:
         if error is None:
             return {"status": "ok"}
-        raised = [out for out in item.test_outputs or [] if out.output_type == "error"]
         kernel = item.parent.kernel
+        if kernel is None:
+            return {"status": "not reached", "message": f"no kernel could start: {error}"}
+        raised = [out for out in item.test_outputs or [] if out.output_type == "error"]
         if isinstance(error, KernelLost):
-            first = not item.parent.timed_out and not hasattr(item.parent, "told")
+            first = not getattr(item.parent, "told", False)
             item.parent.told = True
             return {"status": "lost" if first else "not reached", "message": str(error)}
         if "Timeout of" in str(error):
             message = f"no end after {WatchedKernel.seconds:g} s"
             if not kernel.is_alive():
                 message += ", and it did not let itself be interrupted: the kernel was ended"
-            item.parent.told = True
+                item.parent.told = True
             return {"status": "too long", "message": message}
         if raised:
             message = re.sub(r"\x1b\[[0-9;]*m", "", str(raised[-1].evalue))
+            message = re.sub(r"\([^()]*, line (\d+)\)$", r"(line \1)", message)
             return {"status": "error", "error": raised[-1].ename, "message": message}
         if not kernel.is_alive():
             return {"status": "not reached", "message": kernel.lost or "the kernel had been ended"}
