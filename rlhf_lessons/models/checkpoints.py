@@ -1,0 +1,178 @@
+"""The small trained models that come with the course: list, verify, load.
+
+    reviews-base    pretrained on the web text of the review world: fluent, sloppy, sometimes rude
+    reviews-sft     fine-tuned from it on clean reviews: where lessons 2 to 6 start
+
+A lesson never needs what another lesson left behind: it loads one of these. Each is a folder of
+safetensors and JSON files in ``rlhf_lessons/checkpoints``; ``manifest.json`` there holds how each
+was made and the SHA-256 of every file, which is compared before a file is opened.
+
+Left out on purpose: making them. That trains, so it is in ``rlhf_lessons.training.recipes``, behind
+``python -m rlhf_lessons models build``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlhf_lessons.models.language_policy import LanguagePolicy
+
+__all__ = [
+    "CHECKPOINT_FOLDER",
+    "Checkpoint",
+    "CheckpointError",
+    "list_checkpoints",
+    "load_policy",
+    "verify_checkpoints",
+]
+
+CHECKPOINT_FOLDER = Path(__file__).parent.parent / "checkpoints"
+"""Where the shipped models lie."""
+
+
+class CheckpointError(RuntimeError):
+    """A shipped model is missing or damaged; the message says which file and how to rebuild it."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What the manifest says of one shipped model.
+
+    Attributes:
+        name: What ``load_policy`` takes.
+        folder: Where its files are.
+        summary: One sentence about what it was trained on.
+        parameters: Number of weights.
+        steps: Batches it was trained on, those of the model it started from not counted.
+        seed: Seed of its weights and of the order of its examples.
+        held_out_nll: Negative log-likelihood per token on texts it was not trained on, in nats.
+        recipe: Everything it was made from, as JSON values.
+        versions: Versions of the libraries that made it.
+        files: SHA-256 and size in bytes of each file, by name.
+    """
+
+    name: str
+    folder: Path
+    summary: str
+    parameters: int
+    steps: int
+    seed: int
+    held_out_nll: float
+    recipe: dict[str, Any]
+    versions: dict[str, str]
+    files: dict[str, dict[str, Any]]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files together."""
+        return sum(file["bytes"] for file in self.files.values())
+
+
+def list_checkpoints(folder: str | os.PathLike[str] | None = None) -> list[Checkpoint]:
+    """Read the manifest of the shipped models.
+
+    Args:
+        folder: Where the manifest is; None takes ``CHECKPOINT_FOLDER``.
+
+    Returns:
+        One entry per model, sorted by name. The files themselves are not looked at.
+
+    Raises:
+        CheckpointError: If the manifest is missing or cannot be read.
+    """
+    folder = CHECKPOINT_FOLDER if folder is None else Path(folder)
+    path = folder / "manifest.json"
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        return [
+            Checkpoint(name=name, folder=folder / name, **entry)
+            for name, entry in sorted(entries.items())
+        ]
+    except FileNotFoundError:
+        problem = f"{path} is missing"
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        problem = f"{path} cannot be read: {error}"
+    raise CheckpointError(f"{problem}. Make the models again: {_build()}")
+
+
+def verify_checkpoints(
+    folder: str | os.PathLike[str] | None = None, name: str | None = None
+) -> dict[str, list[str]]:
+    """Compare the files of the shipped models with the manifest.
+
+    Args:
+        folder: Where the models are; None takes ``CHECKPOINT_FOLDER``.
+        name: The one model to look at; None takes all of them.
+
+    Returns:
+        For each model the list of what is wrong with it; an empty list for a sound one.
+
+    Raises:
+        CheckpointError: If the manifest is missing or cannot be read.
+        ValueError: If there is no model of that name.
+    """
+    checkpoints = list_checkpoints(folder)
+    if name is not None:
+        checkpoints = [_named("verify_checkpoints", name, checkpoints)]
+    return {checkpoint.name: _damage(checkpoint) for checkpoint in checkpoints}
+
+
+def load_policy(name: str, folder: str | os.PathLike[str] | None = None) -> LanguagePolicy:
+    """Load a shipped model, after comparing its files with the manifest.
+
+    Args:
+        name: ``"reviews-base"`` or ``"reviews-sft"``.
+        folder: Where the models are; None takes ``CHECKPOINT_FOLDER``.
+
+    Returns:
+        The policy, on the CPU and ready to sample from or to train.
+
+    Raises:
+        CheckpointError: If a file is missing, truncated or changed: it says which one, and how to
+            make the model again.
+        ValueError: If there is no model of that name.
+    """
+    checkpoint = _named("load_policy", name, list_checkpoints(folder))
+    damage = _damage(checkpoint)
+    if damage:
+        raise CheckpointError(
+            f"{checkpoint.name} is damaged: {'; '.join(damage)}. "
+            f"Make it again: {_build(checkpoint.name)}"
+        )
+    return LanguagePolicy.from_pretrained(checkpoint.folder)
+
+
+def _build(name: str = "") -> str:
+    return f"python -m rlhf_lessons models build {name}".strip()
+
+
+def _named(where: str, name: str, checkpoints: list[Checkpoint]) -> Checkpoint:
+    for checkpoint in checkpoints:
+        if checkpoint.name == name:
+            return checkpoint
+    known = ", ".join(checkpoint.name for checkpoint in checkpoints) or "none at all"
+    raise ValueError(f"{where}: name must be one of the shipped models ({known}), got {name!r}")
+
+
+def _damage(checkpoint: Checkpoint) -> list[str]:
+    found = []
+    for name, expected in checkpoint.files.items():
+        path = checkpoint.folder / name
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            found.append(f"{path} is missing")
+            continue
+        except OSError as error:
+            found.append(f"{path} cannot be read ({error.strerror})")
+            continue
+        if len(content) < expected["bytes"]:
+            found.append(f"{path} is cut off: {len(content)} of {expected['bytes']} bytes")
+        elif hashlib.sha256(content).hexdigest() != expected["sha256"]:
+            found.append(f"{path} was changed: its SHA-256 is not the one in manifest.json")
+    return found

@@ -1,0 +1,308 @@
+"""How the shipped models are made, and the command that makes them.
+
+    python -m rlhf_lessons models list
+    python -m rlhf_lessons models verify
+    python -m rlhf_lessons models build reviews-base reviews-sft
+
+A recipe names everything that a model depends on: its size, its data, its settings, its seeds. On
+one machine, with the same libraries, it gives the same bytes each time.
+
+Left out on purpose: choosing settings. They are written here once, and lesson 2 shows what they do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlhf_lessons.models.checkpoints import (
+    CHECKPOINT_FOLDER,
+    CheckpointError,
+    list_checkpoints,
+    load_policy,
+    verify_checkpoints,
+)
+from rlhf_lessons.models.language_policy import LanguagePolicy
+from rlhf_lessons.models.small_gpt2 import small_gpt2
+from rlhf_lessons.models.tokenizer import word_tokenizer
+from rlhf_lessons.training.supervised import SupervisedSettings, held_out_nll, train_sft
+from rlhf_lessons.worlds.reviews import VOCABULARY, sample_reviews, sample_web_text
+
+__all__ = ["RECIPES", "Recipe", "build_checkpoint", "main"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that a shipped model is made from.
+
+    Attributes:
+        name: Name of the model.
+        summary: One sentence about what it is trained on.
+        start: Name of the model whose weights it starts from; None for new weights.
+        vocabulary: Words of its tokenizer; used where the weights are new.
+        size: Arguments of ``small_gpt2``; used where the weights are new.
+        sample: ``sample(n, seed)`` -> n examples (prompt, response).
+        data: What ``sample`` writes, in words.
+        examples: Number of examples to train on.
+        validation: Number of examples to measure the held-out loss on.
+        data_seed: Seed of the training examples; the validation set has the next one.
+        settings: Settings of ``train_sft``.
+    """
+
+    name: str
+    summary: str
+    start: str | None
+    vocabulary: tuple[str, ...]
+    size: dict[str, int]
+    sample: Callable[[int, int], list[tuple[str, str]]]
+    data: str
+    examples: int
+    validation: int
+    data_seed: int
+    settings: SupervisedSettings
+
+    def as_json(self) -> dict:
+        """Give the recipe as JSON values, the vocabulary by its size alone."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        for left_out in ("name", "summary", "sample"):
+            del values[left_out]
+        values["vocabulary"] = len(self.vocabulary)
+        values["settings"] = dataclasses.asdict(self.settings)
+        return values
+
+
+def _web_text(n: int, seed: int) -> list[tuple[str, str]]:
+    return [("", text) for text in sample_web_text(n, seed)]
+
+
+_SIZE = {"width": 64, "layers": 3, "heads": 4, "context": 64, "seed": 0}
+
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(
+            name="reviews-base",
+            summary="pretrained on web text: reviews, fragments, small talk, insults",
+            start=None,
+            vocabulary=VOCABULARY,
+            size=_SIZE,
+            sample=_web_text,
+            data="worlds.sample_web_text",
+            examples=50_000,
+            validation=1_000,
+            data_seed=100,
+            settings=SupervisedSettings(
+                steps=2_000, batch_size=32, learning_rate=5e-3, warmup=100, evaluate_every=500
+            ),
+        ),
+        Recipe(
+            name="reviews-sft",
+            summary="fine-tuned from reviews-base on clean reviews",
+            start="reviews-base",
+            vocabulary=VOCABULARY,
+            size=_SIZE,
+            sample=sample_reviews,
+            data="worlds.sample_reviews",
+            examples=50_000,
+            validation=1_000,
+            data_seed=200,
+            settings=SupervisedSettings(
+                steps=1_600, batch_size=32, learning_rate=3e-3, warmup=50, evaluate_every=400
+            ),
+        ),
+    )
+}
+"""The recipe of each shipped model, by name, each after the one it starts from."""
+
+
+def build_checkpoint(
+    recipe: Recipe,
+    folder: str | os.PathLike[str] | None = None,
+    progress: bool = False,
+) -> dict:
+    """Train a shipped model and write it to disk with its entry in the manifest.
+
+    Training runs on one thread, so that sums are added up in the same order each time. The folder
+    of the model and the manifest are each replaced as a whole; the manifest comes last, so that an
+    interrupted build can be noticed and never be loaded.
+
+    Args:
+        recipe: What to make it from.
+        folder: Where models and manifest go; None takes ``CHECKPOINT_FOLDER``.
+        progress: Whether to draw a progress bar on standard error.
+
+    Returns:
+        The entry of the manifest.
+
+    Raises:
+        CheckpointError: If the model it starts from is missing or damaged.
+        OSError: If the files cannot be written.
+    """
+    import torch
+    from tqdm import tqdm
+    from transformers.utils import logging
+
+    folder = CHECKPOINT_FOLDER if folder is None else Path(folder)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    # Writing one small file needs no progress bar of its own.
+    logging.disable_progress_bar()
+    try:
+        if recipe.start is None:
+            tokenizer = word_tokenizer(recipe.vocabulary)
+            policy = LanguagePolicy(small_gpt2(len(tokenizer), **recipe.size), tokenizer)
+        else:
+            try:
+                policy = load_policy(recipe.start, folder)
+            except (CheckpointError, ValueError) as error:
+                raise CheckpointError(
+                    f"{recipe.name} starts from {recipe.start}, which cannot be loaded: {error}"
+                ) from error
+        examples = recipe.sample(recipe.examples, recipe.data_seed)
+        validation = recipe.sample(recipe.validation, recipe.data_seed + 1)
+        loop = train_sft(policy, examples, recipe.settings, validation=validation)
+        bar = tqdm(
+            loop, recipe.name, total=recipe.settings.steps, disable=not progress, unit="step"
+        )
+        for record in bar:
+            if record.held_out_loss is not None:
+                bar.set_postfix(held_out_loss=f"{record.held_out_loss:.3f}")
+        entry = {
+            "summary": recipe.summary,
+            "parameters": sum(weight.numel() for weight in policy.parameters()),
+            "steps": recipe.settings.steps,
+            "seed": recipe.settings.seed,
+            "held_out_nll": round(held_out_nll(policy, validation), 4),
+            "recipe": recipe.as_json(),
+            "versions": _versions(),
+        }
+    finally:
+        torch.set_num_threads(threads)
+        logging.enable_progress_bar()
+    folder.mkdir(parents=True, exist_ok=True)
+    policy.save_pretrained(folder / recipe.name)
+    _name_tokenizer_class(folder / recipe.name / "tokenizer_config.json")
+    entry["files"] = {
+        path.name: {
+            "bytes": path.stat().st_size,
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        }
+        for path in sorted((folder / recipe.name).iterdir())
+        if path.suffix in (".json", ".safetensors")
+    }
+    _update_manifest(folder / "manifest.json", recipe.name, entry)
+    return entry
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    packages = ("numpy", "torch", "transformers", "tokenizers", "safetensors")
+    return {"python": sys.version.split()[0], **{name: version(name) for name in packages}}
+
+
+def _name_tokenizer_class(path: Path) -> None:
+    """Write the class name that every version of transformers reads; 5 writes one of its own."""
+    values = json.loads(path.read_text(encoding="utf-8"))
+    values["tokenizer_class"] = "PreTrainedTokenizerFast"
+    _write_json(path, values)
+
+
+def _update_manifest(path: Path, name: str, entry: dict) -> None:
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):  # a missing or broken manifest starts anew
+        entries = {}
+    _write_json(path, dict(sorted({**entries, name: entry}.items())))
+
+
+def _write_json(path: Path, values: dict) -> None:
+    """Replace a JSON file as a whole."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(values, file, indent=2)
+            file.write("\n")
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``python -m rlhf_lessons models``: list, verify or build the shipped models.
+
+    Args:
+        argv: The words after ``models``; None takes those of the command line.
+
+    Returns:
+        0 when all went well, 1 when a model is missing or damaged or could not be made.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m rlhf_lessons models",
+        description="List, verify or rebuild the small models that come with the course.",
+    )
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=CHECKPOINT_FOLDER,
+        help="where the models are (the folder inside the package when left out)",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("list", help="name the models, with size and held-out loss")
+    commands.add_parser("verify", help="compare every file with the manifest")
+    build = commands.add_parser("build", help="train models again, about a minute each")
+    build.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"{', '.join(RECIPES)}; all when left out"
+    )
+    arguments = parser.parse_args(argv)
+    try:
+        if arguments.command == "build":
+            unknown = [name for name in arguments.names if name not in RECIPES]
+            if unknown:
+                build.error(f"no recipe for {', '.join(unknown)}; there are {', '.join(RECIPES)}")
+            return _build(arguments.names, arguments.folder)
+        return {"list": _list, "verify": _verify}[arguments.command](arguments.folder)
+    except (CheckpointError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def _build(names: Sequence[str], folder: Path) -> int:
+    for recipe in RECIPES.values():  # in the order of what starts from what
+        if not names or recipe.name in names:
+            entry = build_checkpoint(recipe, folder, progress=True)
+            print(f"{recipe.name}: built, held-out loss {entry['held_out_nll']:.4f} nats per token")
+    return 0
+
+
+def _list(folder: Path) -> int:
+    for checkpoint in list_checkpoints(folder):
+        print(
+            f"{checkpoint.name:<14} {checkpoint.parameters:>9,} weights "
+            f"{checkpoint.size / 1e6:5.2f} MB  "
+            f"held-out loss {checkpoint.held_out_nll:.3f}  {checkpoint.summary}"
+        )
+    return 0
+
+
+def _verify(folder: Path) -> int:
+    damage = verify_checkpoints(folder)
+    damage.update({name: ["not in manifest.json"] for name in RECIPES if name not in damage})
+    for name, problems in damage.items():
+        print(f"{name}: {'; '.join(problems) if problems else 'sound'}")
+        if problems:
+            print(f"  make it again: python -m rlhf_lessons models build {name}")
+    return 1 if any(damage.values()) else 0
