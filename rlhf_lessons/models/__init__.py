@@ -1,15 +1,42 @@
 """What owns weights."""
 
+from rlhf_lessons.models.checkpoints import (
+    CHECKPOINT_FOLDER,
+    Checkpoint,
+    CheckpointError,
+    list_checkpoints,
+    load_policy,
+    verify_checkpoints,
+)
 from rlhf_lessons.models.classifier import ResponseClassifier
 from rlhf_lessons.models.language_policy import LanguagePolicy, Rollout, TokenBatch
 from rlhf_lessons.models.response_embedding import ResponseEmbedding
 from rlhf_lessons.models.reward_model import RewardModel
+from rlhf_lessons.models.small_gpt2 import small_gpt2
+from rlhf_lessons.models.tabular import (
+    ActionValueTable,
+    SoftmaxPolicy,
+    ValueTable,
+)
+from rlhf_lessons.models.tokenizer import SPECIAL_TOKENS, word_tokenizer
 
 __all__ = [
+    "CHECKPOINT_FOLDER",
+    "SPECIAL_TOKENS",
+    "ActionValueTable",
+    "Checkpoint",
+    "CheckpointError",
     "LanguagePolicy",
     "ResponseClassifier",
     "ResponseEmbedding",
     "RewardModel",
     "Rollout",
+    "SoftmaxPolicy",
     "TokenBatch",
+    "ValueTable",
+    "list_checkpoints",
+    "load_policy",
+    "small_gpt2",
+    "verify_checkpoints",
+    "word_tokenizer",
 ]

@@ -1,21 +1,59 @@
 """What changes weights: one loop per algorithm."""
 
 from rlhf_lessons.training.classifier import ClassifierSettings, ClassifierStep, train_classifier
+from rlhf_lessons.training.recipes import RECIPES, Recipe, build_checkpoint
 from rlhf_lessons.training.response_embedding import (
     EmbeddingSettings,
     EmbeddingStep,
     train_embedding,
 )
 from rlhf_lessons.training.reward_model import RewardSettings, RewardStep, train_reward_model
+from rlhf_lessons.training.supervised import (
+    SupervisedSettings,
+    SupervisedStep,
+    held_out_nll,
+    train_distillation,
+    train_sft,
+)
+from rlhf_lessons.training.tabular import (
+    ControlStep,
+    MonteCarlo,
+    QSettings,
+    ReinforceSettings,
+    TemporalDifference,
+    ValueSettings,
+    ValueStep,
+    train_q,
+    train_reinforce,
+    train_values,
+)
 
 __all__ = [
+    "RECIPES",
     "ClassifierSettings",
     "ClassifierStep",
+    "ControlStep",
     "EmbeddingSettings",
     "EmbeddingStep",
+    "MonteCarlo",
+    "QSettings",
+    "Recipe",
+    "ReinforceSettings",
     "RewardSettings",
     "RewardStep",
+    "SupervisedSettings",
+    "SupervisedStep",
+    "TemporalDifference",
+    "ValueSettings",
+    "ValueStep",
+    "build_checkpoint",
+    "held_out_nll",
     "train_classifier",
+    "train_distillation",
     "train_embedding",
+    "train_q",
+    "train_reinforce",
     "train_reward_model",
+    "train_sft",
+    "train_values",
 ]
