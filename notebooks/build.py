@@ -462,10 +462,14 @@ def build(
                 for figure, picture in figures_of(solved).items():
                     files[folders.figures / f"{figure}.png"] = picture
             files[folders.released] = released_text(folders, [lesson])
-        except (SourceError, RuntimeError, SyntaxError, ImportError) as error:
+        except (SourceError, RuntimeError, SyntaxError, ImportError, OSError) as error:
             failures.append(f"{name} is not built: {error}")
             continue
-        changed = [path for path, content in files.items() if write_if_changed(path, content)]
+        try:
+            changed = [path for path, content in files.items() if write_if_changed(path, content)]
+        except OSError as error:
+            failures.append(f"{name} is not written: {error}")
+            continue
         points = lesson.manifest["points"]
         written = ", ".join(path.name for path in changed) or "nothing changed"
         say(f"{name}: {len(lesson.manifest['exercises'])} exercises, {points} points; {written}")
