@@ -15,6 +15,11 @@ from rlhf_lessons.evaluation.language import (
     estimate_share,
     sequence_kl,
 )
+from rlhf_lessons.evaluation.play import (
+    Rates,
+    exact_rates,
+    sampled_rates,
+)
 from rlhf_lessons.evaluation.preferences import (
     Calibration,
     FeatureWeights,
@@ -32,6 +37,7 @@ __all__ = [
     "Calibration",
     "Estimate",
     "FeatureWeights",
+    "Rates",
     "agreement",
     "best_of_n",
     "best_of_n_curve",
@@ -40,6 +46,7 @@ __all__ = [
     "estimate_mean",
     "estimate_nll",
     "estimate_share",
+    "exact_rates",
     "mean_distance",
     "measured_best_of_n_kl",
     "order_agreement",
@@ -47,5 +54,6 @@ __all__ = [
     "preference_accuracy",
     "preference_calibration",
     "preference_features",
+    "sampled_rates",
     "sequence_kl",
 ]

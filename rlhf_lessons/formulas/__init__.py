@@ -57,10 +57,18 @@ from rlhf_lessons.formulas.policy_gradient import (
     ratio,
     reinforce_loss,
 )
+from rlhf_lessons.formulas.tabular import (
+    advantage,
+    log_prob_gradient,
+    monte_carlo_values,
+    reinforce_gradient,
+    td_update,
+)
 from rlhf_lessons.formulas.value import clipped_value_loss, value_loss
 
 __all__ = [
     "adapt_kl_coefficient",
+    "advantage",
     "best_of_n_kl",
     "bradley_terry_loss",
     "bradley_terry_probability",
@@ -85,17 +93,21 @@ __all__ = [
     "kl_shaped_rewards",
     "label_smoothed_dpo_loss",
     "log_partition",
+    "log_prob_gradient",
     "masked_mean",
     "masked_sum",
     "masked_variance",
+    "monte_carlo_values",
     "nll",
     "optimal_policy",
     "perplexity",
     "plackett_luce_loss",
     "ppo_policy_loss",
     "ratio",
+    "reinforce_gradient",
     "reinforce_loss",
     "sequence_log_prob",
+    "td_update",
     "token_log_probs",
     "triplet_loss",
     "truncate_logits",

@@ -73,6 +73,9 @@ def td_update(
     Returns:
         The new V(s).
 
+    Raises:
+        TypeError: an argument is no number.
+
     Source:
         Sutton & Barto 2018, eq. 6.2.
     """
@@ -95,6 +98,9 @@ def advantage(q_values: Tensor, probabilities: Tensor, legal: Tensor) -> Tensor:
 
     Raises:
         ValueError: the shapes disagree.
+
+    Source:
+        Baird 1993, "Advantage updating", section 3; Sutton & Barto 2018, eq. 3.12 for V.
     """
     if not q_values.shape == probabilities.shape == legal.shape:
         raise ValueError(

@@ -282,7 +282,7 @@ def minimax_values() -> np.ndarray:
     values = np.where(space.last_mover_won, -1.0, 0.0)
     for rows in reversed(space.layers):
         rows = rows[~space.finished[rows]]
-        after = -values[space.next_state[rows]]
+        after = 0.0 - values[space.next_state[rows]]  # 0 - v, so that no draw prints as -0
         values[rows] = np.where(space.legal[rows], after, -np.inf).max(axis=1, initial=-np.inf)
     values.flags.writeable = False
     return values
@@ -443,7 +443,7 @@ def visit_probabilities(
         mover = policy if marks % 2 == agent_turn else opponent
         flow = visits[rows, None] * mover[rows]
         legal = space.legal[rows]
-        np.add.at(visits, space.next_state[rows][legal], flow[legal])
+        visits += np.bincount(space.next_state[rows][legal], flow[legal], minlength=len(space))
     return visits
 
 
@@ -492,10 +492,11 @@ def expected_return(
     Raises:
         ValueError: a table is no policy, the side is unknown, or γ is outside 0 to 1.
     """
-    agent_turn = _side("expected_return", agent_plays)
+    plays_second = _side("expected_return", agent_plays)
     values = exact_values(policy, opponent, gamma)
-    starts = state_space().layers[agent_turn]
-    return float(visit_probabilities(policy, opponent, agent_plays)[starts] @ values[starts])
+    if plays_second:
+        return float(np.asarray(opponent)[0] @ values[state_space().next_state[0]])
+    return float(values[0])
 
 
 # --- playing --------------------------------------------------------------------------------------
@@ -637,15 +638,15 @@ def _values(function: str, values: Sequence) -> np.ndarray:
 def _policy(function: str, name: str, policy: Sequence) -> np.ndarray:
     policy = _table(function, name, policy)
     space = state_space()
-    if not (policy >= 0).all():  # also False for NaN
+    if not policy.min() >= 0:  # also refuses NaN
         raise ValueError(f"{function}: {name} holds a negative or NaN probability")
-    if policy[~space.legal].any():
+    totals = policy.sum(axis=1)
+    if not np.array_equal(np.where(space.legal, policy, 0.0).sum(axis=1), totals):
         row = int(np.flatnonzero((policy * ~space.legal).any(axis=1))[0])
         raise ValueError(
             f"{function}: {name} gives probability to an illegal move on "
             f"{space.boards[row].cells!r} (row {row}): {policy[row].tolist()}"
         )
-    totals = policy.sum(axis=1)
     wrong = np.flatnonzero(~space.finished & (np.abs(totals - 1) > 1e-4))
     if len(wrong):
         raise ValueError(
