@@ -32,10 +32,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from rlhf_lessons.formulas.log_probs import truncate_logits
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = ["LanguagePolicy", "Rollout", "TokenBatch"]
+
+# `sample` goes on without the rows that have ended once no more than this share still runs. Dropping
+# copies the cache, so it waits until enough is gained.
+DROP_BELOW = 0.75
 
 
 @dataclass(frozen=True)
@@ -627,14 +633,15 @@ class LanguagePolicy:
         # Drawn at once, so that a row's draws do not depend on when other rows end.
         uniforms = torch.rand((max_new_tokens, rows), generator=generator, device=device)
         tokens = torch.full((rows, max_new_tokens), self.pad_token_id, device=device)
+        mask = torch.zeros((rows, max_new_tokens), dtype=torch.bool, device=device)
         log_probs = torch.zeros((rows, max_new_tokens), dtype=self._logits_dtype, device=device)
-        lengths = torch.full((rows,), max_new_tokens, device=device)
-        finished = torch.zeros(rows, dtype=torch.bool, device=device)
 
         seen = None
         if not batch.prompt_mask.all():
             seen = torch.ones((rows, width + max_new_tokens), dtype=torch.bool, device=device)
             seen[:, :width] = batch.prompt_mask
+        row = torch.arange(rows, device=device)  # which rows are still computed
+        ended = torch.zeros(rows, dtype=torch.bool, device=device)  # and which of them have ended
         text = new = batch.prompt_tokens
         cache = None
         for step in range(max_new_tokens):
@@ -647,39 +654,54 @@ class LanguagePolicy:
             )
             logits = logits[:, -1]
             normaliser = logits.logsumexp(-1)  # not finite where logits are NaN or infinite
-            drawn = _draw(logits, uniforms[step], temperature, top_k, top_p)
+            drawn = _draw(logits, uniforms[step, row], temperature, top_k, top_p)
             log_prob = logits.gather(-1, drawn.unsqueeze(-1)).squeeze(-1) - normaliser
-            tokens[:, step] = torch.where(finished, self.pad_token_id, drawn)
-            log_probs[:, step] = torch.where(finished, 0.0, log_prob)
-            broken = ~normaliser.isfinite() & ~finished
-            ended = ~finished & (drawn == self.end_token_id)
-            lengths = torch.where(ended, step + 1, lengths)
-            finished = finished | ended
-            any_broken, all_finished = torch.stack([broken.any(), finished.all()]).tolist()
+            tokens[row, step] = torch.where(ended, self.pad_token_id, drawn)
+            log_probs[row, step] = torch.where(ended, 0.0, log_prob)
+            mask[row, step] = ~ended
+            broken = ~normaliser.isfinite() & ~ended
+            ended = ended | (drawn == self.end_token_id)
+            any_broken, running = torch.stack([broken.any(), (~ended).sum()]).tolist()
             if any_broken:
                 raise FloatingPointError(
                     f"sample: the model must give finite logits, got NaN or infinite ones at step "
-                    f"{step} in row {int(broken.nonzero()[0])}; its weights are probably NaN"
+                    f"{step} in row {int(row[broken][0])}; its weights are probably NaN"
                 )
-            if all_finished:
+            if not running:
                 break
+            if running <= DROP_BELOW * len(row) and _can_drop_rows(cache):
+                running_rows = (~ended).nonzero().squeeze(1)
+                cache.batch_select_indices(running_rows)
+                row, drawn, ended = row[running_rows], drawn[running_rows], ended[running_rows]
+                seen = None if seen is None else seen[running_rows]
             new = drawn.unsqueeze(1)
             if cache is None:  # a model without a key-value cache reads the whole text again
                 text = new = torch.cat([text, new], dim=1)
 
-        tokens, log_probs = tokens[:, : step + 1], log_probs[:, : step + 1]
-        mask = torch.arange(step + 1, device=device) < lengths.unsqueeze(1)
-        kept = [ids[:n] for ids, n in zip(tokens.tolist(), lengths.tolist(), strict=True)]
+        tokens, mask = tokens[:, : step + 1], mask[:, : step + 1]
+        log_probs = log_probs[:, : step + 1]
+        finished = ((tokens == self.end_token_id) & mask).any(1)
+        kept = [ids[:n] for ids, n in zip(tokens.tolist(), mask.sum(1).tolist(), strict=True)]
+        responses = self.tokenizer.batch_decode(
+            kept, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
         return Rollout(
             batch.prompt_tokens,
             batch.prompt_mask,
             tokens,
             mask,
             prompts=prompts,
-            responses=tuple(self.tokenizer.batch_decode(kept, skip_special_tokens=True)),
+            responses=tuple(responses),
             log_probs=log_probs,
             finished=finished,
         )
+
+
+def _can_drop_rows(cache: Any) -> bool:
+    """Say whether a cache, and each of its layers, knows how to keep only some rows."""
+    return all(
+        hasattr(part, "batch_select_indices") for part in (cache, *getattr(cache, "layers", ()))
+    )
 
 
 def _check_sampling(
@@ -708,23 +730,10 @@ def _draw(
     # The largest logit becomes 0 first, so that no temperature can overflow it.
     scaled = (logits - logits.amax(-1, keepdim=True)) / max(temperature, 1e-30)
     if top_k is not None or top_p is not None:
-        scaled = _truncate(scaled, top_k, top_p)
+        scaled = truncate_logits(scaled, top_k, top_p)
     cumulative = scaled.exp().cumsum(-1)
     total = cumulative[:, -1:]
     # Strictly below the total, and `right`: a token of probability zero is never drawn.
     level = (uniforms.unsqueeze(-1) * total).minimum(total.nextafter(torch.zeros_like(total)))
     drawn = torch.searchsorted(cumulative, level, right=True).squeeze(-1)
     return drawn.clamp(max=logits.shape[-1] - 1)
-
-
-def _truncate(logits: Tensor, top_k: int | None, top_p: float | None) -> Tensor:
-    if top_k is not None and top_k < logits.shape[-1]:
-        kept = logits.topk(top_k, dim=-1)
-        logits = torch.full_like(logits, -math.inf).scatter(-1, kept.indices, kept.values)
-    if top_p is not None:
-        values, order = logits.sort(dim=-1, descending=True)
-        probabilities = values.softmax(-1)
-        before = probabilities.cumsum(-1) - probabilities
-        values = values.masked_fill(before >= top_p, -math.inf)
-        logits = torch.empty_like(logits).scatter(-1, order, values)
-    return logits
