@@ -196,6 +196,7 @@ class BoardGame:
         self._buttons = []
         for square in range(9):
             button = ipywidgets.Button(layout={"width": "88px", "height": "88px", "margin": "0"})
+            button.add_class("rlhf-lessons-square")
             button.add_class(f"rlhf-lessons-square-{square}")
             button.on_click(lambda button, square=square: self.press(square))
             self._buttons.append(button)
@@ -242,7 +243,7 @@ class BoardGame:
     def _render(self, numbers: Mapping[int, float]) -> None:
         name, line = self._showing.value, self._line()
         limit = max([0.01, *(abs(n) for n in numbers.values() if np.isfinite(n))])
-        root = f".{self._class} button.jupyter-button"
+        root = f".{self._class} button.rlhf-lessons-square"
         rules = [
             # The button's own text is its name for screen readers; the eye gets ::before.
             f"{root}{{font-size:0;color:#1a1a1c;border:1px solid #55555a;border-radius:4px;"

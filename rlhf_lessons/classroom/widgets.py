@@ -738,10 +738,14 @@ class _NotebookView:
         self._picture = ipywidgets.HTML()
         self._button = ipywidgets.Button(
             description="Stop",
-            tooltip="Stop after this step; run.resume() goes on",
+            tooltip="Stop after this step, as the notebook's ■ button does",
             layout={"width": "80px"},
         )
         self._button.on_click(lambda button: run.stop())
+        # ipykernel answers a widget where it was made, here in the cell that is busy, and would
+        # keep a click until the run is over. Without this note the click is delivered on the
+        # thread that JupyterLab asked for. Where that is impossible, the ■ button still stops.
+        vars(self._button.comm).pop("_reply_subshell_id", None)
         self.widget = ipywidgets.VBox(
             [
                 ipywidgets.HBox([self._button, self._head], layout={"align_items": "center"}),
