@@ -89,14 +89,17 @@ def list_checkpoints(folder: str | os.PathLike[str] | None = None) -> list[Check
     path = folder / "manifest.json"
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
+        for entry in entries.values():
+            for file in entry["files"].values():
+                file["bytes"], file["sha256"]  # what the check of the files stands on
         return [
             Checkpoint(name=name, folder=folder / name, **entry)
             for name, entry in sorted(entries.items())
         ]
     except FileNotFoundError:
         problem = f"{path} is missing"
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        problem = f"{path} cannot be read: {error}"
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        problem = f"{path} cannot be read: {error!r}"
     raise CheckpointError(f"{problem}. Make the models again: {_build()}")
 
 
@@ -144,7 +147,16 @@ def load_policy(name: str, folder: str | os.PathLike[str] | None = None) -> Lang
             f"{checkpoint.name} is damaged: {'; '.join(damage)}. "
             f"Make it again: {_build(checkpoint.name)}"
         )
-    return LanguagePolicy.from_pretrained(checkpoint.folder)
+    from transformers.utils import logging
+
+    # A file of less than a megabyte needs no progress bar.
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        return LanguagePolicy.from_pretrained(checkpoint.folder)
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _build(name: str = "") -> str:

@@ -189,15 +189,7 @@ def build_checkpoint(
         logging.enable_progress_bar()
     folder.mkdir(parents=True, exist_ok=True)
     policy.save_pretrained(folder / recipe.name)
-    _name_tokenizer_class(folder / recipe.name / "tokenizer_config.json")
-    entry["files"] = {
-        path.name: {
-            "bytes": path.stat().st_size,
-            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        }
-        for path in sorted((folder / recipe.name).iterdir())
-        if path.suffix in (".json", ".safetensors")
-    }
+    entry["files"] = _finish(folder / recipe.name)
     _update_manifest(folder / "manifest.json", recipe.name, entry)
     return entry
 
@@ -209,11 +201,24 @@ def _versions() -> dict[str, str]:
     return {"python": sys.version.split()[0], **{name: version(name) for name in packages}}
 
 
-def _name_tokenizer_class(path: Path) -> None:
-    """Write the class name that every version of transformers reads; 5 writes one of its own."""
+def _finish(folder: Path) -> dict[str, dict]:
+    """Make the saved files fit to be shipped, and list them with size and SHA-256."""
+    path = folder / "tokenizer_config.json"
     values = json.loads(path.read_text(encoding="utf-8"))
-    values["tokenizer_class"] = "PreTrainedTokenizerFast"
-    _write_json(path, values)
+    for loaded_how in ("is_local", "local_files_only"):
+        values.pop(loaded_how, None)
+    # The class name that every version of transformers reads; 5 writes one of its own.
+    _write_json(path, {**values, "tokenizer_class": "PreTrainedTokenizerFast"})
+    files = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".json", ".safetensors"):
+            path.chmod(0o644)  # safetensors writes files for the owner's eyes only
+            content = path.read_bytes()
+            files[path.name] = {
+                "bytes": len(content),
+                "sha256": hashlib.sha256(content).hexdigest(),
+            }
+    return files
 
 
 def _update_manifest(path: Path, name: str, entry: dict) -> None:

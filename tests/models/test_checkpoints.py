@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from rlhf_lessons.models.checkpoints import (
+    CHECKPOINT_FOLDER,
+    CheckpointError,
+    list_checkpoints,
+    load_policy,
+    verify_checkpoints,
+)
+from rlhf_lessons.worlds import VOCABULARY, faults, is_rude, sample_prompts, sample_reviews
+
+NAMES = ["reviews-base", "reviews-sft"]
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """A copy of the shipped models that a test may damage."""
+    return shutil.copytree(CHECKPOINT_FOLDER, tmp_path / "checkpoints")
+
+
+def test_shipped_models_are_sound_and_small():
+    checkpoints = list_checkpoints()
+    assert [checkpoint.name for checkpoint in checkpoints] == NAMES
+    assert verify_checkpoints() == {name: [] for name in NAMES}
+    for checkpoint in checkpoints:
+        assert 150_000 < checkpoint.parameters < 270_000
+        on_disk = {path.name: path.stat().st_size for path in checkpoint.folder.iterdir()}
+        assert on_disk == {name: file["bytes"] for name, file in checkpoint.files.items()}
+        assert checkpoint.size == sum(on_disk.values()) < 1_100_000
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_manifest_tells_the_truth(name):
+    policy = load_policy(name)
+    checkpoint = next(c for c in list_checkpoints() if c.name == name)
+    assert sum(w.numel() for w in policy.parameters()) == checkpoint.parameters
+    assert {w.dtype for w in policy.parameters()} == {torch.float32}
+    # The tokenizer and the world must know the same words.
+    words = [token for token in policy.tokenizer.get_vocab() if token[0] != "<"]
+    assert sorted(words) == list(VOCABULARY)
+    assert policy.vocabulary_size == len(VOCABULARY) + 4
+
+
+def test_fine_tuned_model_writes_clean_reviews_and_the_base_model_does_not():
+    prompts = sample_prompts(400, seed=11)
+    clean, rude = {}, {}
+    for name in NAMES:
+        generator = torch.Generator().manual_seed(0)
+        responses = load_policy(name).sample(prompts, 48, generator=generator).responses
+        clean[name] = sum(not faults(text) for text in responses) / len(responses)
+        rude[name] = sum(is_rude(text) for text in responses) / len(responses)
+    # 88.8 % of 2,000 were clean; 400 have a standard error of 1.6 points, so 4 of them are allowed.
+    assert clean["reviews-sft"] > 0.82
+    assert clean["reviews-base"] < 0.4
+    assert rude["reviews-sft"] == 0
+    assert 0.04 < rude["reviews-base"] < 0.16
+
+
+def test_fine_tuning_lowered_the_loss_on_reviews():
+    prompts, responses = zip(*sample_reviews(100, seed=12), strict=True)
+    losses = []
+    for name in NAMES:
+        with torch.no_grad():
+            log_probs, mask = load_policy(name).log_probs(prompts, responses)
+        losses.append(-float(log_probs.sum() / mask.sum()))
+    assert losses[1] < losses[0] - 0.04
+
+
+def test_an_unknown_name():
+    with pytest.raises(
+        ValueError, match=r"shipped models \(reviews-base, reviews-sft\), got 'gpt'"
+    ):
+        load_policy("gpt")
+    with pytest.raises(ValueError, match="got None"):
+        load_policy(None)
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json", "tokenizer.json"])
+def test_a_missing_file(copied, file):
+    (copied / "reviews-sft" / file).unlink()
+    message = rf"{file} is missing.*python -m rlhf_lessons models build reviews-sft"
+    with pytest.raises(CheckpointError, match=message):
+        load_policy("reviews-sft", copied)
+    load_policy("reviews-base", copied)  # the other one is still sound
+    damage = verify_checkpoints(copied)
+    assert damage["reviews-base"] == [] and file in damage["reviews-sft"][0]
+
+
+def test_a_truncated_file(copied):
+    path = copied / "reviews-sft" / "model.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:1000])
+    message = f"model.safetensors is cut off: 1000 of {len(whole)} bytes.*build reviews-sft"
+    with pytest.raises(CheckpointError, match=message):
+        load_policy("reviews-sft", copied)
+
+
+def test_one_changed_bit(copied):
+    path = copied / "reviews-base" / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"model.safetensors was changed.*build reviews-base"):
+        load_policy("reviews-base", copied)
+
+
+def test_a_missing_folder(copied):
+    shutil.rmtree(copied / "reviews-base")
+    damage = verify_checkpoints(copied, "reviews-base")
+    assert list(damage) == ["reviews-base"] and len(damage["reviews-base"]) == 5
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"reviews-sft": {}}', '{"reviews-sft": 3}'])
+def test_a_broken_manifest(copied, content):
+    path = copied / "manifest.json"
+    if content is None:
+        path.unlink()
+    else:
+        path.write_text(content)
+    with pytest.raises(
+        CheckpointError, match=r"manifest.json .*python -m rlhf_lessons models build"
+    ):
+        load_policy("reviews-sft", copied)
+
+
+def test_a_manifest_without_hashes(copied):
+    path = copied / "manifest.json"
+    entries = json.loads(path.read_text())
+    del entries["reviews-sft"]["files"]["config.json"]["sha256"]
+    path.write_text(json.dumps(entries))
+    with pytest.raises(CheckpointError, match="manifest.json cannot be read: KeyError"):
+        list_checkpoints(copied)
+
+
+def test_loading_prints_nothing(capfd):
+    load_policy("reviews-sft")
+    assert capfd.readouterr() == ("", "")

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from rlhf_lessons.models.checkpoints import CheckpointError, list_checkpoints, load_policy
+from rlhf_lessons.training import recipes
+from rlhf_lessons.training.recipes import RECIPES, build_checkpoint, main
+from rlhf_lessons.training.supervised import SupervisedSettings, held_out_nll
+
+
+def shrink(name: str):
+    """The recipe of a shipped model with next to no work in it."""
+    return dataclasses.replace(
+        RECIPES[name],
+        size={"width": 8, "layers": 1, "heads": 2, "context": 64, "seed": 0},
+        examples=40,
+        validation=10,
+        settings=SupervisedSettings(steps=3, batch_size=4, warmup=1),
+    )
+
+
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setattr(recipes, "RECIPES", {name: shrink(name) for name in RECIPES})
+
+
+def test_the_same_bytes_each_time(tmp_path):
+    entries = []
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        torch.rand(3)  # the state of torch's own generator must not matter
+        entries.append([build_checkpoint(shrink(name), folder) for name in RECIPES])
+    assert entries[0] == entries[1]
+    for name in RECIPES:
+        for path in (tmp_path / "a" / name).iterdir():
+            assert path.read_bytes() == (tmp_path / "b" / name / path.name).read_bytes()
+
+
+def test_the_entry_says_what_was_made(tmp_path):
+    recipe = shrink("reviews-base")
+    build_checkpoint(recipe, tmp_path)
+    (checkpoint,) = list_checkpoints(tmp_path)
+    policy = load_policy("reviews-base", tmp_path)
+    validation = recipe.sample(recipe.validation, recipe.data_seed + 1)
+    assert checkpoint.held_out_nll == pytest.approx(held_out_nll(policy, validation), abs=1e-4)
+    assert checkpoint.steps == 3 and checkpoint.seed == 0
+    assert checkpoint.recipe["size"] == recipe.size
+    assert checkpoint.recipe["settings"]["learning_rate"] == recipe.settings.learning_rate
+    assert checkpoint.versions["torch"] == torch.__version__
+    assert {path.name for path in checkpoint.folder.iterdir()} == set(checkpoint.files)
+
+
+def test_fine_tuning_starts_from_the_base_model(tmp_path):
+    build_checkpoint(shrink("reviews-base"), tmp_path)
+    barely = dataclasses.replace(
+        shrink("reviews-sft"),
+        settings=SupervisedSettings(steps=1, warmup=0, learning_rate=1e-9, weight_decay=0.0),
+    )
+    build_checkpoint(barely, tmp_path)
+    base, tuned = (load_policy(name, tmp_path) for name in RECIPES)
+    for before, after in zip(base.parameters(), tuned.parameters(), strict=True):
+        torch.testing.assert_close(before, after, rtol=0, atol=1e-8)
+
+
+def test_fine_tuning_needs_a_sound_base_model(tmp_path):
+    with pytest.raises(CheckpointError, match="reviews-sft starts from reviews-base"):
+        build_checkpoint(shrink("reviews-sft"), tmp_path)
+    build_checkpoint(shrink("reviews-base"), tmp_path)
+    (tmp_path / "reviews-base" / "config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"config.json is cut off.*build reviews-base"):
+        build_checkpoint(shrink("reviews-sft"), tmp_path)
+
+
+def test_threads_are_given_back(tmp_path):
+    before = torch.get_num_threads()
+    build_checkpoint(shrink("reviews-base"), tmp_path)
+    assert torch.get_num_threads() == before
+
+
+def test_the_recipes_are_those_of_the_shipped_models():
+    for checkpoint in list_checkpoints():
+        assert RECIPES[checkpoint.name].as_json() == checkpoint.recipe
+
+
+def test_build_verify_list(tmp_path, small, capsys):
+    folder = ["--folder", str(tmp_path)]
+    assert main([*folder, "verify"]) == 1
+    assert "manifest.json is missing" in capsys.readouterr().err
+
+    assert main([*folder, "build", "reviews-base"]) == 0
+    assert "reviews-base: built, held-out loss" in capsys.readouterr().out
+    assert main([*folder, "verify"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [
+        "reviews-base: sound",
+        "reviews-sft: not in manifest.json",
+        "  make it again: python -m rlhf_lessons models build reviews-sft",
+    ]
+
+    assert main([*folder, "build"]) == 0
+    assert main([*folder, "verify"]) == 0
+    assert capsys.readouterr().out.endswith("reviews-base: sound\nreviews-sft: sound\n")
+    assert main([*folder, "list"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(RECIPES)
+
+    (tmp_path / "reviews-sft" / "tokenizer.json").write_text("{}")
+    assert main([*folder, "verify"]) == 1
+    assert "tokenizer.json is cut off" in capsys.readouterr().out
+
+
+def test_unknown_names_and_commands(capsys):
+    for words, fragment in (
+        (["build", "gpt"], "no recipe for gpt; there are reviews-base, reviews-sft"),
+        (["paint"], "invalid choice"),
+        ([], "required"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            main(words)
+        assert stopped.value.code == 2
+        assert fragment in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, small, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["--folder", str(tmp_path / "file" / "below"), "build", "reviews-base"]) == 1
+    assert str(tmp_path / "file") in capsys.readouterr().err
