@@ -10,6 +10,7 @@ Left out on purpose: autograd. In a table the gradient of log π is one line, se
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -49,7 +50,7 @@ class ActionValueTable:
         Args:
             legal: (S, A) bool tensor or array, the actions that each state allows.
         """
-        self.legal = torch.tensor(legal, dtype=torch.bool)
+        self.legal = torch.from_numpy(np.array(legal, dtype=bool))
         self.values = torch.zeros(self.legal.shape, dtype=torch.float64)
         self.visits = torch.zeros(self.legal.shape, dtype=torch.long)
 
@@ -70,7 +71,7 @@ class SoftmaxPolicy:
         Args:
             legal: (S, A) bool tensor or array, the actions that each state allows.
         """
-        self.legal = torch.tensor(legal, dtype=torch.bool)
+        self.legal = torch.from_numpy(np.array(legal, dtype=bool))
         self.logits = torch.zeros(self.legal.shape, dtype=torch.float64)
 
     def log_probabilities(self) -> Tensor:
