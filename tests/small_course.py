@@ -20,7 +20,7 @@ total = Exercise("91.2", "Total", function="total", reference=lambda: sum)
 
 @double.part("a number")
 def _(answer, draw):
-    x = float(draw.normal())
+    x = 3.0 + float(draw.random())
     compare("twice x", answer(x), 2 * x, mistakes={"You squared x: add it to itself": x * x})
 
 
