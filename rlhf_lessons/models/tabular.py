@@ -10,7 +10,6 @@ Left out on purpose: autograd. In a table the gradient of log π is one line, se
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,7 +49,7 @@ class ActionValueTable:
         Args:
             legal: (S, A) bool tensor or array, the actions that each state allows.
         """
-        self.legal = torch.from_numpy(np.array(legal, dtype=bool))
+        self.legal = _own_copy(legal)
         self.values = torch.zeros(self.legal.shape, dtype=torch.float64)
         self.visits = torch.zeros(self.legal.shape, dtype=torch.long)
 
@@ -71,7 +70,7 @@ class SoftmaxPolicy:
         Args:
             legal: (S, A) bool tensor or array, the actions that each state allows.
         """
-        self.legal = torch.from_numpy(np.array(legal, dtype=bool))
+        self.legal = _own_copy(legal)
         self.logits = torch.zeros(self.legal.shape, dtype=torch.float64)
 
     def log_probabilities(self) -> Tensor:
@@ -89,6 +88,10 @@ class SoftmaxPolicy:
             (S, A), 0 for illegal actions; each state that allows an action sums to 1.
         """
         return self.log_probabilities().exp()
+
+
+def _own_copy(legal) -> Tensor:
+    return legal.clone() if isinstance(legal, Tensor) else torch.tensor(legal, dtype=torch.bool)
 
 
 def _masked_log_softmax(logits: Tensor, legal: Tensor) -> Tensor:
