@@ -23,6 +23,7 @@ from rlhf_lessons.classroom.widgets import caption_html, display_bundle, warning
 from rlhf_lessons.worlds.tic_tac_toe import LINES, Board, state_space
 
 _SIZE = (2.9, 3.1)  # inches, the static picture
+_NOTHING = "nothing"
 _SERIAL = itertools.count()
 
 
@@ -47,6 +48,8 @@ class BoardGame:
     ):
         if begins not in ("you", "agent"):
             raise ValueError(f"play: begins must be 'you' or 'agent', got {begins!r}")
+        if _NOTHING in show:
+            raise ValueError(f"play: show must not use the name {_NOTHING!r}")
         if showing is not None and showing not in show:
             raise ValueError(f"play: showing must be one of {list(show)} or None, got {showing!r}")
         self._policy = None if callable(agent) else _table("agent", agent)
@@ -157,7 +160,7 @@ class BoardGame:
     def _numbers(self) -> dict[int, float]:
         """The chosen number of each legal move on the present board."""
         name = self._showing.value
-        if name is None or self.board.finished:
+        if name == _NOTHING or self.board.finished:
             return {}
         numbers = self._show[name]
         if callable(numbers):
@@ -180,8 +183,8 @@ class BoardGame:
             style={"description_width": "80px"},
         )
         self._showing = ipywidgets.Dropdown(
-            options=[("nothing", None), *((name, name) for name in self._show)],
-            value=showing,
+            options=[_NOTHING, *self._show],
+            value=_NOTHING if showing is None else showing,
             description="on the squares",
             layout={"width": "230px"},
             style={"description_width": "100px"},
@@ -202,7 +205,11 @@ class BoardGame:
             self._buttons.append(button)
         grid = ipywidgets.GridBox(
             self._buttons,
-            layout={"grid_template_columns": "repeat(3, 88px)", "grid_gap": "4px", "margin": "6px"},
+            layout={
+                "grid_template_columns": "repeat(3, 88px)",
+                "grid_gap": "4px",
+                "padding": "6px",
+            },
         )
         self.widget = ipywidgets.VBox(
             [
@@ -233,7 +240,7 @@ class BoardGame:
         self._status.value = (
             warning_html(text)
             if warn
-            else f'<p role="alert" style="margin:2px 6px;font-weight:600;'
+            else f'<p role="alert" style="margin:2px 0;line-height:1.5;font-weight:600;'
             f'color:var(--jp-ui-font-color1,#1a1a1c)">{html.escape(text)}</p>'
         )
         self._score.value = caption_html(
@@ -277,7 +284,7 @@ class BoardGame:
         figure = style.new_figure(_SIZE)
         name = self._showing.value
         with style.drawing():
-            title = f"{name} of each move" if name else "tic-tac-toe"
+            title = "tic-tac-toe" if name == _NOTHING else f"{name} of each move"
             signed = self._signed.get(name, True)
             axes = figure.subplots()
             plots.board_map(axes, self.board.cells, self._numbers(), title=title, signed=signed)

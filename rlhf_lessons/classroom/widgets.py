@@ -32,10 +32,10 @@ import ipywidgets
 from rlhf_lessons.classroom import style
 
 _WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
-_MESSAGE = "margin:2px 0;font-size:13px;color:var(--jp-ui-font-color1,#1a1a1c)"
+_MESSAGE = "margin:2px 0;line-height:1.5;font-size:13px;color:var(--jp-ui-font-color1,#1a1a1c)"
 _WARNING = (
-    "margin:4px 0;padding:4px 10px;font-size:13px;background:#fff4e5;color:#5c2e00;"
-    "border-left:4px solid #b25e00;white-space:pre-wrap;font-family:inherit"
+    "margin:4px 0;padding:4px 10px;max-width:700px;line-height:1.5;font-size:13px;"
+    "background:#fff4e5;color:#5c2e00;border-left:4px solid #b25e00;white-space:pre-wrap;font-family:inherit"
 )
 
 
@@ -746,12 +746,8 @@ class _NotebookView:
         # keep a click until the run is over. Without this note the click is delivered on the
         # thread that JupyterLab asked for. Where that is impossible, the ■ button still stops.
         vars(self._button.comm).pop("_reply_subshell_id", None)
-        self.widget = ipywidgets.VBox(
-            [
-                ipywidgets.HBox([self._button, self._head], layout={"align_items": "center"}),
-                self._picture,
-            ]
-        )
+        self._top = ipywidgets.HBox([self._button, self._head], layout={"align_items": "center"})
+        self.widget = ipywidgets.VBox([self._top, self._picture])
         self.widget.add_class("rlhf-lessons-watch")
         self._size = (7.2, 2.6) if len(run._curves) > 1 else (7.2, 3.0)
         self._figure: Any = None
@@ -780,6 +776,7 @@ class _NotebookView:
 
     def __exit__(self, *_: Any) -> None:
         self._write_head(running=False)
+        self._top.children = (self._head,)
         self._button.close()
         picture = self._redraw(compression=6) if self._run.records else None
         # The last picture also stays in the notebook as a PNG.
@@ -794,10 +791,10 @@ class _NotebookView:
             f'<progress aria-label="{name}" {attributes} '
             'style="width:220px;vertical-align:middle;accent-color:#1f5fd6"></progress>'
         )
-        text = html.escape(run.summary() if not running else f"{run._title}: step {step}")
-        if running and total:
-            text += f" of {total}"
-        self._head.value = f'<span style="{_MESSAGE}">{bar}&ensp;{text}</span>'
+        text = f"{run._title}: step {step}" + (f" of {total}" if total else "")
+        if not running:
+            text += ", finished" if run.finished else ", stopped"
+        self._head.value = f'<span style="{_MESSAGE}">{bar}&ensp;{html.escape(text)}</span>'
 
     def _redraw(self, compression: int) -> bytes:
         with style.drawing():

@@ -127,8 +127,8 @@ def contrast(page, selector):
     return (max(text, ground) + 0.05) / (min(text, ground) + 0.05)
 
 
-def test_a_picture_follows_keys_typing_and_choices(open_notebook):
-    notebook = open_notebook(EXPLORE)
+def test_a_picture_follows_keys_typing_and_choices(notebook_of):
+    notebook = notebook_of(EXPLORE)
     page = notebook.page
     notebook.run_all()
     first = wait_alt(notebook, "discount 0.9,")
@@ -176,8 +176,8 @@ def test_a_picture_follows_keys_typing_and_choices(open_notebook):
     assert output.get_by_text("A smaller γ forgets sooner.").is_visible()
 
 
-def test_the_board_answers_clicks_and_keys(open_notebook):
-    notebook = open_notebook(BOARD)
+def test_the_board_answers_clicks_and_keys(notebook_of):
+    notebook = notebook_of(BOARD)
     page = notebook.page
     notebook.run_all()
     output = notebook.output(0)
@@ -197,7 +197,9 @@ def test_the_board_answers_clicks_and_keys(open_notebook):
     assert "×" in seen(4)
     assert "○" in seen(0)
 
-    output.get_by_label("on the squares").select_option("Q")
+    numbers = output.get_by_label("on the squares")
+    assert numbers.input_value() == "nothing"
+    numbers.select_option("Q")
     output.get_by_role("button", name=re.compile(r"top middle, empty, Q [+−]?\d\.\d\d")).wait_for()
     look(notebook, "board_light")
 
@@ -225,8 +227,8 @@ def test_the_board_answers_clicks_and_keys(open_notebook):
     output.get_by_role("button", name="centre, empty").wait_for()
 
 
-def test_a_run_stops_by_button_and_goes_on(open_notebook):
-    notebook = open_notebook(WATCH, RESUME)
+def test_a_run_stops_by_button_and_goes_on(notebook_of):
+    notebook = notebook_of(WATCH, RESUME)
     notebook.run_cell(0)
     output = notebook.output(0)
     early = wait_alt(notebook, "Curves of lesson")
@@ -238,13 +240,14 @@ def test_a_run_stops_by_button_and_goes_on(open_notebook):
     stopped = output.locator(".jp-OutputArea-output pre").filter(has_text="stopped after")
     stopped.wait_for()
     assert int(re.search(r"stopped after (\d+) of 1000", stopped.inner_text())[1]) < 1000
+    assert output.get_by_role("button", name="Stop").count() == 0
     notebook.run_cell(1)
     notebook.output(1).get_by_text("lesson: 1000 of 1000 steps").first.wait_for()
     look(notebook, "watch_done")
 
 
-def test_a_run_survives_the_interrupt_of_the_kernel(open_notebook):
-    notebook = open_notebook(WATCH, RESUME)
+def test_a_run_survives_the_interrupt_of_the_kernel(notebook_of):
+    notebook = notebook_of(WATCH, RESUME)
     notebook.run_cell(0)
     wait_alt(notebook, "Curves of lesson")
     notebook.command("kernelmenu:interrupt")
@@ -255,8 +258,8 @@ def test_a_run_survives_the_interrupt_of_the_kernel(open_notebook):
     notebook.output(1).get_by_text("lesson: 1000 of 1000 steps").first.wait_for()
 
 
-def test_the_glossary_is_searched_as_one_types(open_notebook):
-    notebook = open_notebook(GLOSSARY)
+def test_the_glossary_is_searched_as_one_types(notebook_of):
+    notebook = notebook_of(GLOSSARY)
     notebook.run_all()
     output = notebook.output(0)
     output.get_by_role("row", name=re.compile("policy")).wait_for()
@@ -268,8 +271,8 @@ def test_the_glossary_is_searched_as_one_types(open_notebook):
     assert output.get_by_role("row", name=re.compile("^policy")).count() == 0
 
 
-def test_everything_can_be_read_in_the_dark_theme(open_notebook):
-    notebook = open_notebook(EXPLORE, BOARD, GLOSSARY, theme="JupyterLab Dark")
+def test_everything_can_be_read_in_the_dark_theme(notebook_of):
+    notebook = notebook_of(EXPLORE, BOARD, GLOSSARY, theme="JupyterLab Dark")
     page = notebook.page
     page.wait_for_selector("body[data-jp-theme-light=false]", state="attached")
     notebook.run_all()
