@@ -35,7 +35,7 @@ _WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 _MESSAGE = "margin:2px 0;line-height:1.5;font-size:13px;color:var(--jp-ui-font-color1,#1a1a1c)"
 _WARNING = (
     "margin:4px 0;padding:4px 10px;max-width:700px;line-height:1.5;font-size:13px;"
-    "background:#fff4e5;color:#5c2e00;border-left:4px solid #b25e00;white-space:pre-wrap;font-family:inherit"
+    "background:#fff4e5;color:#5c2e00;border-left:4px solid #b25e00;white-space:pre-wrap"
 )
 
 
