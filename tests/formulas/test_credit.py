@@ -78,14 +78,18 @@ def test_positions_that_do_not_count_are_skipped_wherever_they_are():
     gaps = torch.tensor([[False, True, False, True, True, False]])
     wide_rewards, wide_values = (torch.full((1, 6), math.nan).double() for _ in range(2))
     wide_rewards[gaps], wide_values[gaps] = rewards[0], values[0]
-    torch.testing.assert_close(
-        gae(wide_rewards, wide_values, gaps, 0.9, 0.8)[gaps],
-        gae(rewards, values, mask, 0.9, 0.8)[0],
-    )
-    torch.testing.assert_close(
-        discounted_returns(wide_rewards, gaps, 0.9)[gaps],
-        discounted_returns(rewards, mask, 0.9)[0],
-    )
+    for wide, narrow in [
+        (
+            gae(wide_rewards, wide_values, gaps, 0.9, 0.8),
+            gae(rewards, values, mask, 0.9, 0.8),
+        ),
+        (
+            discounted_returns(wide_rewards, gaps, 0.9),
+            discounted_returns(rewards, mask, 0.9),
+        ),
+    ]:
+        torch.testing.assert_close(wide[gaps], narrow[0])
+        assert (wide[~gaps] == 0).all()
 
 
 def test_gradients_and_none_from_the_padding():

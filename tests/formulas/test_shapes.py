@@ -32,6 +32,12 @@ def test_other_dimensions_are_named(dimensions, shape):
     assert str(error.value) == f"gae: rewards must have shape {dimensions}, got {shape}"
 
 
+@pytest.mark.parametrize("other", [(3, 2), (2, 1), (1, 3), (6, 1)])
+def test_no_other_shape_passes(other):
+    with pytest.raises(ValueError, match="f: y must have shape"):
+        shapes.check_same_shape("f", "(B, T)", x=torch.zeros(2, 3), y=torch.zeros(other))
+
+
 def test_another_shape_is_compared_with_the_first():
     with pytest.raises(ValueError) as error:
         shapes.check_same_shape(
