@@ -605,7 +605,7 @@ def _own_randomness(seed: int, index: int) -> Iterator[None]:
     random.seed(own)
     np.random.seed(own)
     if torch:
-        torch.manual_seed(own)
+        torch.default_generator.manual_seed(own)
     try:
         yield
     finally:

@@ -136,7 +136,10 @@ class Marks:
         if isinstance(error, KernelLost):
             first = not getattr(item.parent, "told", False)
             item.parent.told = True
-            return {"status": "lost" if first else "not reached", "message": str(error)}
+            message = str(error)
+            if item.proof is None and time.monotonic() - self._begin < 2.0:
+                message += "; the cause may be the cell before"  # exit() ends its own cell first
+            return {"status": "lost" if first else "not reached", "message": message}
         if "Timeout of" in str(error):
             message = f"no end after {WatchedKernel.seconds:g} s"
             if not kernel.is_alive():
