@@ -1,0 +1,85 @@
+"""Labelling as a learner does it: keys in JupyterLab, a closed tab, opened again."""
+
+from __future__ import annotations
+
+from rlhf_lessons.worlds import load_preferences
+
+PAIRS = """
+from rlhf_lessons.classroom.labelling import label_pairs_by_hand
+label_pairs_by_hand(
+    ["p .", "q .", "r ."], ["a a", "c c", "e e"], ["b b", "d d", "f f"], {path!r},
+    caption="Choose the better one.",
+)
+"""
+RANKS = """
+from rlhf_lessons.classroom.labelling import rank_by_hand
+rank_by_hand(["p .", "q ."], [["a a", "b b", "c c"], ["d d", "e e", "f f"]], {path!r})
+"""
+
+
+def started(notebook):
+    notebook.run_cell(0)
+    task = notebook.output(0).locator(".rlhf-lessons-labelling")
+    task.wait_for()
+    return task
+
+
+def shows(task, text):
+    task.get_by_text(text, exact=False).first.wait_for()
+
+
+def test_pairs_by_keyboard(notebook_of, tmp_path):
+    path = tmp_path / "labels.jsonl"
+    notebook = notebook_of(PAIRS.format(path=str(path)))
+    task = started(notebook)
+    shows(task, "0 of 3")
+    task.locator(".rlhf-lessons-keys").focus()
+    notebook.page.keyboard.press("ArrowRight")
+    shows(task, "1 of 3")
+    shows(task, "c c")
+    assert load_preferences(path) == [("p .", "b b", "a a")]
+    notebook.page.keyboard.press("t")
+    shows(task, "2 of 3")
+    notebook.page.keyboard.press("u")
+    shows(task, "1 of 3")
+    # After a click the keys still work, though the focus is on a button.
+    task.locator("button.rlhf-lessons-answer-left").click()
+    shows(task, "2 of 3")
+    notebook.page.keyboard.press("ArrowLeft")
+    shows(task, "3 of 3")
+    shows(task, "All pairs are answered.")
+    assert load_preferences(path) == [
+        ("p .", "b b", "a a"),
+        ("q .", "c c", "d d"),
+        ("r .", "e e", "f f"),
+    ]
+    assert task.locator("button.rlhf-lessons-answer-left").is_disabled()
+
+
+def test_a_closed_tab_loses_nothing(notebook_of, tmp_path):
+    path = tmp_path / "labels.jsonl"
+    notebook = notebook_of(PAIRS.format(path=str(path)))
+    task = started(notebook)
+    task.locator(".rlhf-lessons-keys").focus()
+    notebook.page.keyboard.press("ArrowLeft")
+    shows(task, "1 of 3")
+    notebook.page.reload()
+    again = notebook_of(PAIRS.format(path=str(path)))
+    shows(started(again), "1 of 3")
+    assert load_preferences(path) == [("p .", "a a", "b b")]
+
+
+def test_ranking_by_numbers(notebook_of, tmp_path):
+    path = tmp_path / "ranks.jsonl"
+    notebook = notebook_of(RANKS.format(path=str(path)))
+    task = started(notebook)
+    task.locator(".rlhf-lessons-keys").focus()
+    notebook.page.keyboard.press("3")
+    shows(task, "place 1")
+    notebook.page.keyboard.press("1")
+    shows(task, "1 of 2")
+    assert load_preferences(path) == [
+        ("p .", "c c", "a a"),
+        ("p .", "c c", "b b"),
+        ("p .", "a a", "b b"),
+    ]
