@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LanguagePolicy", "Rollout", "TokenBatch"]
 
-# `sample` goes on without the rows that have ended once no more than this share still runs. Dropping
+# `sample` goes on without the rows that have ended once no more than this share still runs. To drop
 # copies the cache, so it waits until enough is gained.
 DROP_BELOW = 0.75
 
