@@ -10,6 +10,7 @@ Left out on purpose: two human players, and taking a move back.
 
 from __future__ import annotations
 
+import contextlib
 import html
 import itertools
 from collections.abc import Mapping
@@ -112,16 +113,16 @@ class BoardGame:
     def _reply(self, said: str) -> None:
         try:
             square = int(self._choose(self.board))
-            number = self._numbers().get(square)
             after = self.board.step(square)
         except Exception as error:
             self._say(f"{said} The agent failed: {type(error).__name__}: {error}", warn=True)
             return
-        self.board = after
         said = f"{said} The agent took {plots.SQUARE_NAMES[square]}"
-        if number is not None:
-            name = self._showing.value
-            said += f" ({name} {plots.number_text(number, self._signed[name])})"
+        with contextlib.suppress(Exception):  # numbers that fail are reported with the position
+            name, numbers = self._showing.value, self._numbers()
+            if square in numbers:
+                said += f" ({name} {plots.number_text(numbers[square], self._signed[name])})"
+        self.board = after
         if self.board.finished:
             self._end(f"{said}.".strip())
         else:

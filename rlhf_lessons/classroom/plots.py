@@ -18,6 +18,7 @@ from rlhf_lessons.classroom.style import COLORS, LINE_STYLES, TEXT_COLORS, label
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
+    from matplotlib.text import Annotation
 
 SQUARE_NAMES = (
     "top left", "top middle", "top right",
@@ -68,13 +69,16 @@ def curve(
     return line
 
 
-def label_ends(axes: Axes) -> None:
+def label_ends(axes: Axes) -> list[Annotation]:
     """Write each labelled line's name beside its last point, moved apart where they would overlap.
 
     Call it last, when the limits of the axes are settled.
 
     Args:
         axes: the axes whose lines to name.
+
+    Returns:
+        The labels, from the lowest to the highest.
     """
     lines = [line for line in axes.lines if not line.get_label().startswith("_")]
     lines = [line for line in lines if len(line.get_xdata())]
@@ -85,10 +89,13 @@ def label_ends(axes: Axes) -> None:
     heights = [axes.transData.transform(end)[1] * points_per_pixel for end in ends]
     order = sorted(range(len(lines)), key=heights.__getitem__)
     places = _apart([heights[i] for i in order], 13.0)
+    labels = []
     for place, i in zip(places, order, strict=True):
         index = next((k for k, c in enumerate(COLORS) if c == lines[i].get_color()), 0)
         label = label_line(axes, lines[i], lines[i].get_label(), index)
         label.xyann = (5, place - heights[i])
+        labels.append(label)
+    return labels
 
 
 def _apart(sorted_heights: list[float], gap: float) -> list[float]:
@@ -137,7 +144,7 @@ def board_map(
     title: str = "",
     signed: bool = True,
     limit: float | None = None,
-) -> None:
+) -> Axes:
     """Draw a tic-tac-toe position with a number on each empty square.
 
     Args:
@@ -148,6 +155,9 @@ def board_map(
         signed: whether to write the sign, for values; False for probabilities.
         limit: the size of number that gets the full colour; by default the largest shown, at
             least 0.01.
+
+    Returns:
+        The axes, without their frame.
 
     Raises:
         ValueError: there are not nine cells.
@@ -173,6 +183,7 @@ def board_map(
         axes.text(column, row, text, ha="center", va="center_baseline", **style)
     axes.set(xlim=(-0.55, 2.55), ylim=(2.55, -0.55), aspect="equal", title=title)
     axes.set_axis_off()
+    return axes
 
 
 def shown_numbers(

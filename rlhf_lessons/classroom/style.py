@@ -74,7 +74,11 @@ def _settings() -> dict[str, Any]:
 
 
 def use_style() -> None:
-    """Give every later matplotlib picture of this session the look of the course."""
+    """Give every later matplotlib picture of this session the look of the course.
+
+    Returns:
+        None; pictures that were made before keep their look.
+    """
     import matplotlib
 
     with _LOCK:

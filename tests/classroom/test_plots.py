@@ -37,7 +37,7 @@ def test_each_labelled_line_is_named_once(axes):
     for index in range(3):
         plots.curve(axes, [0, 1], [0, 1], label=f"agent {index}", index=index)
     axes.axhline(0.5)  # a line without a label gets no name
-    plots.label_ends(axes)
+    assert len(plots.label_ends(axes)) == 3
     assert sorted(text.get_text() for text in axes.texts) == ["agent 0", "agent 1", "agent 2"]
     heights = sorted(text.xyann[1] for text in axes.texts)
     assert heights[1] - heights[0] == pytest.approx(13)
