@@ -11,6 +11,7 @@ from rlhf_lessons.models.checkpoints import (
 from rlhf_lessons.models.classifier import ResponseClassifier
 from rlhf_lessons.models.language_policy import LanguagePolicy, Rollout, TokenBatch
 from rlhf_lessons.models.response_embedding import ResponseEmbedding
+from rlhf_lessons.models.response_tree import ResponseTree, TreeValues, table_policy
 from rlhf_lessons.models.reward_model import RewardModel
 from rlhf_lessons.models.small_gpt2 import small_gpt2
 from rlhf_lessons.models.tabular import (
@@ -29,14 +30,17 @@ __all__ = [
     "LanguagePolicy",
     "ResponseClassifier",
     "ResponseEmbedding",
+    "ResponseTree",
     "RewardModel",
     "Rollout",
     "SoftmaxPolicy",
     "TokenBatch",
+    "TreeValues",
     "ValueTable",
     "list_checkpoints",
     "load_policy",
     "small_gpt2",
+    "table_policy",
     "verify_checkpoints",
     "word_tokenizer",
 ]

@@ -16,6 +16,12 @@ from rlhf_lessons.worlds.labellers import (
     length_judge,
     preference_probability,
 )
+from rlhf_lessons.worlds.opinions import (
+    OPINION_LENGTH,
+    OPINION_WORDS,
+    opinion_habits,
+    opinion_score,
+)
 from rlhf_lessons.worlds.preferences import (
     Preference,
     PreferenceFileError,
@@ -39,6 +45,8 @@ from rlhf_lessons.worlds.reviews import (
 )
 
 __all__ = [
+    "OPINION_LENGTH",
+    "OPINION_WORDS",
     "VOCABULARY",
     "AILabeller",
     "AgreementJudge",
@@ -62,6 +70,8 @@ __all__ = [
     "label_pairs",
     "length_judge",
     "load_preferences",
+    "opinion_habits",
+    "opinion_score",
     "preference_probability",
     "ranking_to_pairs",
     "sample_prompts",
