@@ -557,7 +557,7 @@ for step, responses in samples.items():
         print(f"  · {opener} | {response}")
 
 # %% [markdown]
-# First noise; then frequent words and full stops; then phrases. Two thousand steps later the model
+# First noise; then frequent words and full stops; then phrases. Many more steps later the model
 # that comes with the course speaks in sentences, with the web's faults, since it imitates the web.
 
 # %%
@@ -592,8 +592,8 @@ run = watch(
 
 # %% figure="02_sft_curve"
 measured = [record for record in run.records if record.held_out_loss is not None]
-before = estimate_nll(base, held_out)
-final = estimate_nll(sft, held_out)
+before = estimate_nll(base, held_out[:150])  # the same reviews as in the run
+final = estimate_nll(sft, held_out[:150])
 
 figure, axes = plt.subplots(figsize=(7.2, 3.8), layout="constrained")
 curve(
@@ -641,8 +641,9 @@ for name in ("yours", "sft"):
 
 # %% [markdown]
 # Both intervals lie below that of the base model. A small step in nats per token is a large step
-# per text: over 27 tokens the differences add up, and few of the base model's samples are clean.
-# Fewer steps leave faults behind; the model that comes with the course went on for longer.
+# per text, since the differences of all tokens add up: few of the base model's samples are clean,
+# most of the fine-tuned model's are. Fewer steps leave faults behind; the model that comes with the
+# course went on for longer.
 #
 # From now on π_ref, the **reference model**, is this fine-tuned model, frozen. Every method of
 # lessons 3 to 6 starts from it and is held close to it.
@@ -813,7 +814,7 @@ def draw_next_word(figure, text, temperature, top_k):
         bar.set_height(height)
     axes.dots.set_ydata(frequency)
     axes.set_xticklabels(names)
-    axes.set_ylim(0, next(limit for limit in (0.12, 0.3, 0.6, 1.05) if exact.max() < 0.95 * limit))
+    axes.set_ylim(0, next(limit for limit in (0.12, 0.3, 0.6, 1.1) if exact.max() < 0.95 * limit))
     axes.set_title(f"entropy {float(formulas.entropy(cut)):.2f} nats (the scale follows the bars)")
     best = ", ".join(f"{n} {p:.2f}" for n, p in zip(names[:3], exact[:3], strict=True))
     return f"Next-word probabilities at temperature {temperature:.2f}, top-k {top_k}: {best}"
@@ -829,7 +830,7 @@ explore(
 
 # %% [markdown]
 # What does it do to whole reviews? *Predict, then run:* which temperature writes the fewest faults,
-# and which uses the most different words? Two hundred reviews of one film at each temperature.
+# and which says the most different things? Two hundred reviews of one film at each temperature.
 
 # %%
 for temperature in (0.3, 1.0, 1.5):
@@ -989,22 +990,22 @@ chosen_prompts = [
     "last week i rented an italian western .",
     "we saw an indian comedy on friday .",
 ]
-rollout = sft.sample(chosen_prompts, 48, generator=torch.Generator().manual_seed(5))
+watched = sft.sample(chosen_prompts, 48, generator=torch.Generator().manual_seed(5))
 with torch.no_grad():
-    rollout_probabilities = sft.logits_of(rollout).softmax(-1)
+    watched_probabilities = sft.logits_of(watched).softmax(-1)
 
 
 def draw_step(figure, film, step):
     row = chosen_prompts.index(film)
-    length = int(rollout.response_mask[row].sum())
+    length = int(watched.response_mask[row].sum())
     t = min(step, length) - 1
-    action = int(rollout.response_tokens[row, t])
-    distribution = rollout_probabilities[row, t]
+    action = int(watched.response_tokens[row, t])
+    distribution = watched_probabilities[row, t]
     shown = distribution.topk(8).indices.tolist()
     if action not in shown:
         shown[-1] = action
     names = sft.tokenizer.convert_ids_to_tokens(shown)
-    said = sft.tokenizer.convert_ids_to_tokens(rollout.response_tokens[row, :t].tolist())
+    said = sft.tokenizer.convert_ids_to_tokens(watched.response_tokens[row, :t].tolist())
     lines, line = [f"x  {film}"], "y "
     for word in [*said, "▁"]:
         if len(line) + len(word) > 78:
@@ -1124,13 +1125,13 @@ check("2.7", rollout_returns)
 # %%
 rollout_returns = yours("2.7", rollout_returns)
 
-scores = torch.tensor(reviews.gold_reward(rollout.prompts, rollout.responses))
-no_token_rewards = torch.zeros(rollout.response_mask.shape, dtype=scores.dtype)
+scores = torch.tensor(reviews.gold_reward(watched.prompts, watched.responses))
+no_token_rewards = torch.zeros(watched.response_mask.shape, dtype=scores.dtype)
 for gamma in (1.0, 0.95):
-    per_token, whole = rollout_returns(no_token_rewards, scores, rollout.response_mask, gamma)
+    per_token, whole = rollout_returns(no_token_rewards, scores, watched.response_mask, gamma)
     print(f"γ = {gamma}")
     for row in range(len(scores)):
-        length = int(rollout.response_mask[row].sum())
+        length = int(watched.response_mask[row].sum())
         print(
             f"  score {scores[row]:+.2f} after {length} tokens: first token {per_token[row, 0]:+.3f}, "
             f"last {per_token[row, length - 1]:+.3f}, as one action {whole[row]:+.3f}"
@@ -1161,9 +1162,9 @@ for remark in ("we sat in the front row .", "i need more coffee ."):
 #
 # ## 10 · Why not stop at SFT?
 #
-# Two reasons. Demonstrations are slow to write: a person judges ten reviews in the time of writing
-# one. And imitation aims at the demonstrator, not beyond. *Predict, then run:* is the gold reward
-# of the model's reviews above, at, or below that of the demonstrations that it imitates?
+# Two reasons. Demonstrations are slow to write; to judge a review takes a person far less time than
+# to write one. And imitation aims at the demonstrator, not beyond. *Predict, then run:* is the gold
+# reward of the model's reviews above, at, or below that of the demonstrations that it imitates?
 
 # %%
 ask = reviews.sample_prompts(600, seed=105)
@@ -1345,11 +1346,10 @@ assert results["distilled"].interval()[1] < results["from scratch"].interval()[0
 assert results["3,000 teacher texts"].interval()[1] < results["300 teacher texts"].interval()[0]
 
 # %% [markdown]
-# The distilled student wins clearly. Three hundred texts hold about 8,000 words, but 8,000
-# *distributions*, and each of those says what else could have stood there. The students that see
-# words alone do much better on their own texts than on new ones: they learn them by heart. The
-# teacher's texts teach no more than real ones, one for one; their advantage is that there is no end
-# of them.
+# The distilled student wins clearly. With the teacher's help each word of the 300 texts comes with
+# a whole distribution, which says what else could have stood there. The students that see words
+# alone do much better on their own texts than on new ones: they learn them by heart. The teacher's
+# texts teach no more than real ones, one for one; their advantage is that there is no end of them.
 #
 # **In-context learning**: a model behaves differently because of what stands in its context, with
 # no weight changed. Our model infers a reviewer's mood from one sentence. Below: how likely the
