@@ -125,6 +125,17 @@ def test_step_size_rises_and_falls():
     assert rates == pytest.approx([0.05, 0.1, *cosine])
 
 
+def test_the_step_size_is_the_one_that_is_used():
+    # The first step of Adam moves each weight by its step size, whatever the gradient: m/√v = ±1.
+    settings = quick(steps=6, warmup=5, learning_rate=0.1, weight_decay=0.0)
+    policy = tiny()
+    before = weights(policy)
+    record = next(train_sft(policy, EXAMPLES, settings))
+    moved = (weights(policy) - before).abs().max()
+    assert record.learning_rate == pytest.approx(0.02)
+    assert float(moved) == pytest.approx(0.02, rel=1e-3)
+
+
 def test_long_gradients_are_shortened(monkeypatch):
     policy = tiny()
     norms = []

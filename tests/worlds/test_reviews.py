@@ -197,6 +197,19 @@ def test_rudeness_depends_on_who_is_meant(text, rude):
     assert is_rude(text) is rude
 
 
+def test_no_part_of_a_film_is_judged_twice():
+    parts = [*reviews._ONE, *reviews._MANY]
+    for _, response in sample_reviews(1000, 2):
+        words = response.split()
+        assert all(words.count(part) <= 1 for part in parts), response
+
+
+def test_articles_go_by_sound():
+    # "useless" begins with a vowel that sounds like "you".
+    assert reviews._fill("{a} useless idiot", reviews._Dice(0, 9)) == "a useless idiot"
+    assert reviews._fill("{a} ugly plot", reviews._Dice(0, 9)) == "an ugly plot"
+
+
 def test_each_rude_pattern_is_recognised():
     dice = reviews._Dice(0, 9)
     for pattern in reviews._RUDE:
