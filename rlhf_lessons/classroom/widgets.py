@@ -741,7 +741,7 @@ class _NotebookView:
             tooltip="Stop after this step, as the notebook's ■ button does",
             layout={"width": "80px"},
         )
-        self._button.on_click(lambda button: run.stop())
+        self._button.on_click(self._clicked)
         # ipykernel answers a widget where it was made, here in the cell that is busy, and would
         # keep a click until the run is over. Without this note the click is delivered on the
         # thread that JupyterLab asked for. Where that is impossible, the ■ button still stops.
@@ -781,6 +781,10 @@ class _NotebookView:
         picture = self._redraw(compression=6) if self._run.records else None
         # The last picture also stays in the notebook as a PNG.
         self._handle.update(display_bundle(self.widget, picture, self._run.summary()), raw=True)
+
+    def _clicked(self, button: Any) -> None:
+        button.description = "Stopping"  # a step can take a while
+        self._run.stop()
 
     def _write_head(self, running: bool) -> None:
         run = self._run

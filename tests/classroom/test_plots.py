@@ -31,6 +31,7 @@ def test_labels_are_moved_apart_as_little_as_needed():
     assert plots._apart([0.0, 1.0, 2.0, 50.0], 10) == [-9.0, 1.0, 11.0, 50.0]
     # A group that has spread runs into its neighbour and takes it in.
     assert plots._apart([0.0, 0.0, 12.0], 10) == [-6.0, 4.0, 14.0]
+    assert plots._apart([0.0, 12.0, 12.0], 10) == [-2.0, 8.0, 18.0]
 
 
 def test_each_labelled_line_is_named_once(axes):
