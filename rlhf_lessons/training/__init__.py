@@ -1,6 +1,7 @@
 """What changes weights: one loop per algorithm."""
 
 from rlhf_lessons.training.classifier import ClassifierSettings, ClassifierStep, train_classifier
+from rlhf_lessons.training.dpo import DPOSettings, DPOStep, train_dpo
 from rlhf_lessons.training.recipes import RECIPES, Recipe, build_checkpoint
 from rlhf_lessons.training.response_embedding import (
     EmbeddingSettings,
@@ -33,6 +34,8 @@ __all__ = [
     "ClassifierSettings",
     "ClassifierStep",
     "ControlStep",
+    "DPOSettings",
+    "DPOStep",
     "EmbeddingSettings",
     "EmbeddingStep",
     "MonteCarlo",
@@ -50,6 +53,7 @@ __all__ = [
     "held_out_nll",
     "train_classifier",
     "train_distillation",
+    "train_dpo",
     "train_embedding",
     "train_q",
     "train_reinforce",

@@ -1,0 +1,304 @@
+"""The DPO loop: its numbers by hand in float64, its stops, and that it learns what pairs say."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+
+from rlhf_lessons import formulas
+from rlhf_lessons.models import LanguagePolicy
+from rlhf_lessons.models.small_gpt2 import small_gpt2
+from rlhf_lessons.models.tokenizer import word_tokenizer
+from rlhf_lessons.training.dpo import DPOSettings, train_dpo
+
+WORDS = ["a", "b", "c", "d", "."]
+PAIRS = [
+    ("a", "b .", "c c c ."),
+    ("c a a", "d", "b b ."),
+    ("", "a b .", "d ."),
+    ("b b", "c . . .", "a"),
+]
+
+
+def tiny(seed: int = 0, context: int = 12, words=WORDS) -> LanguagePolicy:
+    tokenizer = word_tokenizer(words)
+    model = small_gpt2(len(tokenizer), width=16, layers=1, heads=2, context=context, seed=seed)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(3.0)  # clear preferences, so that a wrong token shows
+    return LanguagePolicy(model, tokenizer)
+
+
+def weights(policy: LanguagePolicy) -> torch.Tensor:
+    return torch.cat([weight.detach().flatten() for weight in policy.parameters()])
+
+
+def quick(**changes) -> DPOSettings:
+    values = {"steps": 4, "batch_size": 4, "learning_rate": 1e-3, "warmup": 0.0, **changes}
+    return DPOSettings(**values)
+
+
+def log_prob_by_hand(policy: LanguagePolicy, prompt: str, response: str) -> torch.Tensor:
+    """One response through the plain model in float64, with gradient, without padding."""
+    prompt_ids = policy.tokenizer(prompt)["input_ids"]
+    response_ids = policy.tokenizer(response, add_special_tokens=False)["input_ids"]
+    response_ids = [*response_ids, policy.end_token_id]
+    logits = policy.model(torch.tensor([prompt_ids + response_ids])).logits[0]
+    predictions = logits[len(prompt_ids) - 1 : -1]
+    return -torch.nn.functional.cross_entropy(
+        predictions, torch.tensor(response_ids), reduction="sum"
+    )
+
+
+def by_hand(policy, reference, pairs, beta):
+    """Rewards of chosen and rejected responses, and DPO's mean loss, written out in float64."""
+    policy, reference = (
+        LanguagePolicy(copy.deepcopy(p.model).double(), p.tokenizer) for p in (policy, reference)
+    )
+    rewards = [[], []]
+    for prompt, *responses in pairs:
+        for side, response in zip(rewards, responses, strict=True):
+            ratio = log_prob_by_hand(policy, prompt, response)
+            ratio = ratio - log_prob_by_hand(reference, prompt, response).detach()
+            side.append(beta * ratio)
+    chosen, rejected = map(torch.stack, rewards)
+    loss = torch.log1p(torch.exp(rejected - chosen)).mean()
+    return policy, chosen, rejected, loss
+
+
+def test_the_first_step_is_a_coin():
+    first = next(train_dpo(tiny(), PAIRS, quick()))
+    assert first.loss == pytest.approx(math.log(2), abs=1e-6)
+    assert (first.step, first.total, first.accuracy) == (1, 4, 0.5)
+    assert first.margin == first.chosen_reward == first.rejected_reward == first.kl == 0.0
+
+
+def test_one_step_against_float64():
+    policy, reference = tiny(0), tiny(1)
+    beta = 0.3
+    twin, chosen, rejected, loss = by_hand(policy, reference, PAIRS, beta)
+    loss.backward()
+    settings = quick(steps=1, beta=beta, max_gradient_norm=1e9)
+    (record,) = train_dpo(policy, PAIRS, settings, reference=reference)
+    assert record.loss == pytest.approx(loss.item(), abs=1e-5)
+    assert record.chosen_reward == pytest.approx(chosen.mean().item(), abs=1e-5)
+    assert record.rejected_reward == pytest.approx(rejected.mean().item(), abs=1e-5)
+    assert record.margin == pytest.approx((chosen - rejected).mean().item(), abs=1e-5)
+    assert record.accuracy == (chosen > rejected).double().mean().item()
+    assert 0 < record.accuracy < 1  # some pairs each way, so that a swap would show
+    both = torch.cat([chosen, rejected])
+    assert record.kl == pytest.approx(-both.mean().item() / beta, abs=1e-4)
+    log_probs = [log_prob_by_hand(twin, prompt, text).item() for prompt, text, _ in PAIRS]
+    assert record.chosen_log_prob == pytest.approx(sum(log_probs) / 4, abs=1e-4)
+    log_probs = [log_prob_by_hand(twin, prompt, text).item() for prompt, _, text in PAIRS]
+    assert record.rejected_log_prob == pytest.approx(sum(log_probs) / 4, abs=1e-4)
+    norm = math.sqrt(sum(w.grad.square().sum().item() for w in twin.parameters()))
+    assert record.gradient_norm == pytest.approx(norm, rel=1e-4)
+    # AdamW's first step moves each weight by the rate, against the sign of its gradient.
+    for old, new in zip(twin.parameters(), policy.parameters(), strict=True):
+        clear = old.grad.abs() > 1e-3 * norm
+        moved = (new - old.detach().float())[clear]
+        torch.testing.assert_close(
+            moved, -1e-3 * old.grad[clear].sign().float(), atol=2e-6, rtol=1e-3
+        )
+
+
+def test_a_whole_run_against_float64():
+    """Four steps of a loop written out by hand, the reference kept as it was at the start."""
+    policy = tiny(2)
+    reference = policy.copy()
+    hand = LanguagePolicy(copy.deepcopy(policy.model).double(), policy.tokenizer)
+    optimizer = torch.optim.AdamW(hand.model.parameters(), lr=1.0, weight_decay=0.0, eps=1e-8)
+    settings = quick(beta=0.5, learning_rate=2e-3)
+    for record in train_dpo(policy, PAIRS, settings):
+        twin, _, _, loss = by_hand(hand, reference, PAIRS, 0.5)
+        assert record.loss == pytest.approx(loss.item(), abs=2e-5)
+        loss.backward()
+        for weight, source in zip(hand.parameters(), twin.parameters(), strict=True):
+            weight.grad = source.grad
+        torch.nn.utils.clip_grad_norm_(hand.model.parameters(), 1.0)
+        for group in optimizer.param_groups:
+            group["lr"] = 2e-3 * (1 + math.cos(math.pi * (record.step - 1) / 4)) / 2
+        optimizer.step()
+    gap = (weights(policy).double() - weights(hand)).abs()
+    # Where a gradient is next to nothing, Adam still moves by its sign, which rounding decides.
+    assert float((gap < 2e-5).double().mean()) > 0.99 and float(gap.max()) < 4 * 2e-3
+    assert float(gap.norm() / (weights(reference) - weights(hand)).norm()) < 0.01
+
+
+def test_padding_and_company_change_nothing():
+    """A pair has the same numbers alone and beside longer prompts and responses."""
+    beta, reference = 0.2, tiny(5)
+    alone = []
+    for pair in PAIRS:
+        settings = quick(steps=1, batch_size=1, beta=beta)
+        (record,) = train_dpo(tiny(4), [pair], settings, reference=reference)
+        alone.append(record)
+    (together,) = train_dpo(tiny(4), PAIRS, quick(steps=1, beta=beta), reference=reference)
+    for name in ("loss", "margin", "chosen_log_prob", "rejected_log_prob", "kl"):
+        mean = sum(getattr(record, name) for record in alone) / len(alone)
+        assert getattr(together, name) == pytest.approx(mean, abs=1e-5), name
+
+
+def test_long_prompts_beside_long_responses_fit_though_not_side_by_side():
+    policy = tiny(6, context=12)
+    pairs = [("a " * 9, "b", "c"), ("a", "b " * 8 + ".", "c " * 7)]  # 9 + 9 is beyond 12
+    _, chosen, rejected, loss = by_hand(policy, tiny(7), pairs, 0.1)
+    (record,) = train_dpo(policy, pairs, quick(steps=1, batch_size=2), reference=tiny(7))
+    assert record.loss == pytest.approx(loss.item(), abs=1e-5)
+    assert record.margin == pytest.approx((chosen - rejected).mean().item(), abs=1e-5)
+
+
+def test_the_reference_is_read_once_and_stays():
+    policy, reference = tiny(0), tiny(1)
+    before, calls = weights(reference).clone(), []
+    reference.model.register_forward_hook(lambda *_: calls.append(1))
+    list(train_dpo(policy, PAIRS, quick(steps=6, batch_size=2), reference=reference))
+    assert len(calls) == 1
+    assert torch.equal(weights(reference), before)
+
+
+def test_one_forward_pass_a_step():
+    policy, calls = tiny(), []
+    policy.model.register_forward_hook(lambda _, given, out: calls.append(out.logits.shape))
+    list(train_dpo(policy, PAIRS, quick(steps=3)))
+    assert len(calls) == 1 + 3  # the reference, then one a step
+    assert all(shape[0] == 8 for shape in calls)
+    # Logits only where the longest response is: 5 tokens, of rows of up to 4 + 5.
+    assert all(shape[1] == 5 for shape in calls)
+
+
+def test_the_loss_handed_in_is_the_one_minimised():
+    seen = []
+
+    def loss(chosen, rejected, reference_chosen, reference_rejected, beta):
+        seen.append((reference_chosen.requires_grad, beta))
+        return 2 * formulas.dpo_loss(chosen, rejected, reference_chosen, reference_rejected, beta)
+
+    first = next(train_dpo(tiny(), PAIRS, quick(beta=0.7), loss=loss))
+    assert first.loss == pytest.approx(2 * math.log(2), abs=1e-6)
+    assert seen == [(False, 0.7)]
+
+
+@pytest.mark.parametrize(
+    "loss", [formulas.ipo_loss, formulas.hinge_preference_loss, formulas.dpo_loss]
+)
+def test_it_learns_what_the_pairs_say(loss):
+    policy = tiny(3)
+    settings = quick(steps=60, learning_rate=3e-3, beta=0.5)
+    records = list(train_dpo(policy, PAIRS, settings, validation=PAIRS, loss=loss))
+    assert records[-1].accuracy == 1.0 and records[-1].loss < 0.5 * records[0].loss
+    assert records[-1].validation_accuracy == 1.0
+    assert records[-1].validation_loss <= records[-1].loss
+    assert records[0].validation_loss is None
+
+
+def test_dpo_reaches_the_optimum_of_soft_preferences():
+    """Two one-word responses, 3 of 4 raters for "b": π*(b)/π*(c) = ref(b)/ref(c) · 3^(1/β)."""
+    pairs = [("a", "b", "c")] * 3 + [("a", "c", "b")]
+    policy, beta = tiny(8), 1.0
+
+    def log_odds(of: LanguagePolicy) -> float:
+        with torch.no_grad():
+            log_probs, mask = of.log_probs(["a", "a"], ["b", "c"])
+        first, second = formulas.sequence_log_prob(log_probs, mask).tolist()
+        return first - second
+
+    before = log_odds(policy)
+    list(train_dpo(policy, pairs, quick(steps=150, learning_rate=3e-3, beta=beta)))
+    assert log_odds(policy) - before == pytest.approx(math.log(3) / beta, abs=0.02)
+
+
+def test_every_pair_is_seen_once_before_any_again():
+    seen = []
+
+    def loss(chosen, rejected, reference_chosen, reference_rejected, beta):
+        seen.extend(round(value, 4) for value in reference_chosen.tolist())
+        return 0 * (chosen - rejected)
+
+    pairs = [("a", f"{first} {second}", ".") for first in "abcd" for second in "abc"][:7]
+    list(train_dpo(tiny(), pairs, quick(steps=7, batch_size=3), loss=loss))
+    assert len(set(seen[:7])) == 7
+    assert sorted(seen[:7]) == sorted(seen[7:14])
+
+
+def test_same_seed_same_run():
+    runs = []
+    for seed in (0, 0, 1):
+        policy = tiny()
+        records = list(train_dpo(policy, PAIRS, quick(batch_size=2, seed=seed)))
+        runs.append((records, weights(policy)))
+    assert runs[0][0] == runs[1][0] and torch.equal(runs[0][1], runs[1][1])
+    assert not torch.equal(runs[0][1], runs[2][1])
+
+
+def test_a_number_that_is_not_finite_stops_before_the_weights_change():
+    policy = tiny()
+    before = weights(policy).clone()
+    settings = quick()
+
+    def loss(chosen, rejected, *others):
+        return (chosen - rejected) * math.nan
+
+    with pytest.raises(FloatingPointError, match="train_dpo: .* at step 1 of 4"):
+        list(train_dpo(policy, PAIRS, settings, loss=loss))
+    assert torch.equal(weights(policy), before)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "error", "message"),
+    [
+        ([], ValueError, "pairs must hold at least one pair, got none"),
+        ("abc", TypeError, "must be a list of .prompt, chosen, rejected., got str"),
+        ([("a", "b")], TypeError, "got .* at 0"),
+        ([("a", "b", "c"), ("a", "b", 3)], TypeError, "of str, got .* at 1"),
+        ([("a", "b", "c"), ("a", " ", "c")], ValueError, "an empty chosen one at 1"),
+        ([("a", "b", "")], ValueError, "an empty rejected one at 0"),
+        ([("a", "b", "c"), ("a", "b", "b")], ValueError, "got 1 equal, the first at 1"),
+        ([("a " * 11, "b", "c")], ValueError, "must fit into the context of 12 tokens"),
+    ],
+)
+def test_bad_pairs_are_refused_before_anything_is_trained(pairs, error, message):
+    with pytest.raises(error, match=f"train_dpo: .*{message}"):
+        train_dpo(tiny(), pairs)
+    with pytest.raises(error, match="train_dpo: validation"):
+        train_dpo(tiny(), PAIRS, validation=pairs)
+
+
+def test_a_reference_with_other_tokens_is_refused():
+    with pytest.raises(ValueError, match="reference must have the tokens of policy"):
+        train_dpo(tiny(), PAIRS, reference=tiny(words=["a", "b", "c", "e", "."]))
+
+
+def test_a_frozen_policy_is_refused():
+    with pytest.raises(ValueError, match="policy must have weights to train"):
+        train_dpo(tiny().copy(), PAIRS)
+
+
+def test_a_loss_of_the_wrong_shape_is_refused():
+    with pytest.raises(ValueError, match=r"one value for each of the \(B,\) = \(4,\) pairs"):
+        next(train_dpo(tiny(), PAIRS, quick(), loss=lambda chosen, *others: chosen.mean()))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"beta": 0.0},
+        {"beta": -1.0},
+        {"beta": math.nan},
+        {"steps": 0},
+        {"batch_size": 2.5},
+        {"learning_rate": math.inf},
+        {"warmup": 1.0},
+        {"weight_decay": -0.1},
+        {"max_gradient_norm": 0.0},
+        {"evaluate_every": 0},
+        {"seed": -1},
+    ],
+)
+def test_bad_settings_are_refused(bad):
+    with pytest.raises(ValueError, match=f"DPOSettings: {next(iter(bad))} must"):
+        DPOSettings(**bad)
