@@ -31,19 +31,16 @@ def tiny_policy(seed: int, words: tuple[str, ...] = WORDS, scale: float = 20.0) 
 
 def all_log_probs(policy: LanguagePolicy, prompt: str, length: int) -> dict[tuple[int, ...], float]:
     """log π of every token string of this length (an end token stops a string before)."""
-    strings: dict[tuple[int, ...], float] = {}
     end = policy.end_token_id
     start = policy.encode([prompt], end=False).prompt_tokens[0].tolist()
-    for tokens in itertools.product(range(policy.vocabulary_size), repeat=length):
-        cut = tokens[: tokens.index(end) + 1] if end in tokens else tokens
-        if cut in strings:
-            continue
-        with torch.no_grad():
-            logits = policy.model(input_ids=torch.tensor([[*start, *cut]])).logits[0].double()
-        steps = range(len(start) - 1, len(start) + len(cut) - 1)
-        strings[cut] = sum(
-            float(logits[t].log_softmax(-1)[token]) for t, token in zip(steps, cut, strict=True)
-        )
+    rows = list(itertools.product(range(policy.vocabulary_size), repeat=length))
+    with torch.no_grad():
+        logits = policy.model(input_ids=torch.tensor([[*start, *row] for row in rows])).logits
+    log_probs = logits[:, len(start) - 1 : -1].double().log_softmax(-1).tolist()
+    strings: dict[tuple[int, ...], float] = {}
+    for row, table in zip(rows, log_probs, strict=True):
+        cut = row[: row.index(end) + 1] if end in row else row
+        strings[cut] = sum(table[t][token] for t, token in enumerate(cut))
     return strings
 
 

@@ -45,7 +45,7 @@ def test_without_decay_the_residuals_end_orthogonal_to_the_features(policy):
     prompts, responses, labels = labelled(60, seed=2)
     labels = [label ^ (i % 4 == 0) for i, label in enumerate(labels)]  # noise: no separation
     classifier = ResponseClassifier(policy)
-    settings = ClassifierSettings(steps=4000, learning_rate=0.02, weight_decay=0.0)
+    settings = ClassifierSettings(steps=1000, learning_rate=0.05, weight_decay=0.0)
     *_, last = train_classifier(classifier, prompts, responses, labels, settings)
     assert 0.1 < last.loss < math.log(2)
     residuals = torch.tensor(labels) - classifier.score(prompts, responses)
