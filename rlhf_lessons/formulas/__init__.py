@@ -54,6 +54,7 @@ from rlhf_lessons.formulas.optimum import (
 from rlhf_lessons.formulas.policy_gradient import (
     clip_fraction,
     ppo_policy_loss,
+    ppo_total_loss,
     ratio,
     reinforce_loss,
 )
@@ -103,6 +104,7 @@ __all__ = [
     "perplexity",
     "plackett_luce_loss",
     "ppo_policy_loss",
+    "ppo_total_loss",
     "ratio",
     "reinforce_gradient",
     "reinforce_loss",

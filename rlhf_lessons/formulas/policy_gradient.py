@@ -7,8 +7,8 @@ leaves the trust region [1 − ε, 1 + ε].
 What the equations hold fixed, the advantages and the old log-probabilities, is detached here: a
 loop that forgets ``no_grad`` still gets the right gradient.
 
-Left out on purpose: masks and means (the loop reduces with ``masking.masked_mean``), the entropy
-bonus (``log_probs.entropy``), and a rule when to stop, which is a line of lesson 5.
+Left out on purpose: masks and means in the losses (``ppo_total_loss`` takes the means), the entropy
+itself (``log_probs.entropy``), and a rule when to stop, which is a line of lesson 5.
 """
 
 from __future__ import annotations
@@ -17,9 +17,14 @@ import torch
 from torch import Tensor
 
 from rlhf_lessons.formulas.masking import masked_mean
-from rlhf_lessons.formulas.shapes import check_mask, check_positive, check_same_shape
+from rlhf_lessons.formulas.shapes import (
+    check_mask,
+    check_not_negative,
+    check_positive,
+    check_same_shape,
+)
 
-__all__ = ["clip_fraction", "ppo_policy_loss", "ratio", "reinforce_loss"]
+__all__ = ["clip_fraction", "ppo_policy_loss", "ppo_total_loss", "ratio", "reinforce_loss"]
 
 
 def reinforce_loss(log_probs: Tensor, advantages: Tensor) -> Tensor:
@@ -152,3 +157,58 @@ def clip_fraction(
     clipped_above = (advantages > 0) & (rho > 1 + epsilon)
     clipped_below = (advantages < 0) & (rho < 1 - epsilon)
     return masked_mean((clipped_above | clipped_below).to(log_probs.dtype), mask)
+
+
+def ppo_total_loss(
+    policy_losses: Tensor,
+    value_losses: Tensor,
+    entropies: Tensor,
+    mask: Tensor,
+    value_coefficient: float,
+    entropy_coefficient: float,
+) -> Tensor:
+    """Weigh the three terms of PPO into the one number that is minimised.
+
+        L = mean_t(L_policy,t) + c1 · mean_t(L_value,t) − c2 · mean_t(H_t)
+
+    Written as an objective to maximise this is −L: the policy's objective, less c1 times the value
+    loss, plus c2 times the entropy. The means run over the counted tokens of the whole batch.
+
+    Args:
+        policy_losses: (B, T) loss of the policy at each token, with gradient.
+        value_losses: (B, T) loss of the value function at each token, with gradient.
+        entropies: (B, T) entropy of the next-token distribution at each token in nats, with
+            gradient.
+        mask: (B, T) boolean, True = a token of the response.
+        value_coefficient: c1, 0 or more.
+        entropy_coefficient: c2, 0 or more.
+
+    Returns:
+        () the total.
+
+    Raises:
+        TypeError: If a tensor is not floating point or the mask is not boolean.
+        ValueError: If a shape differs, no token counts, or a coefficient is negative.
+
+    Source:
+        Schulman et al. 2017, "Proximal Policy Optimization Algorithms", equation 9, with the sign
+        of a loss.
+    """
+    check_same_shape(
+        "ppo_total_loss",
+        "(B, T)",
+        policy_losses=policy_losses,
+        value_losses=value_losses,
+        entropies=entropies,
+    )
+    check_mask("ppo_total_loss", mask, policy_losses=policy_losses)
+    check_not_negative(
+        "ppo_total_loss",
+        value_coefficient=value_coefficient,
+        entropy_coefficient=entropy_coefficient,
+    )
+    return (
+        masked_mean(policy_losses, mask)
+        + value_coefficient * masked_mean(value_losses, mask)
+        - entropy_coefficient * masked_mean(entropies, mask)
+    )

@@ -20,6 +20,7 @@ from rlhf_lessons.models.tabular import (
     ValueTable,
 )
 from rlhf_lessons.models.tokenizer import SPECIAL_TOKENS, word_tokenizer
+from rlhf_lessons.models.value_head import ValueHead
 
 __all__ = [
     "CHECKPOINT_FOLDER",
@@ -36,6 +37,7 @@ __all__ = [
     "SoftmaxPolicy",
     "TokenBatch",
     "TreeValues",
+    "ValueHead",
     "ValueTable",
     "list_checkpoints",
     "load_policy",

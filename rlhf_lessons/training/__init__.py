@@ -2,6 +2,7 @@
 
 from rlhf_lessons.training.classifier import ClassifierSettings, ClassifierStep, train_classifier
 from rlhf_lessons.training.dpo import DPOSettings, DPOStep, train_dpo
+from rlhf_lessons.training.ppo import PPOSettings, PPOStep, train_ppo
 from rlhf_lessons.training.recipes import RECIPES, Recipe, build_checkpoint
 from rlhf_lessons.training.response_embedding import (
     EmbeddingSettings,
@@ -39,6 +40,8 @@ __all__ = [
     "EmbeddingSettings",
     "EmbeddingStep",
     "MonteCarlo",
+    "PPOSettings",
+    "PPOStep",
     "QSettings",
     "Recipe",
     "ReinforceSettings",
@@ -55,6 +58,7 @@ __all__ = [
     "train_distillation",
     "train_dpo",
     "train_embedding",
+    "train_ppo",
     "train_q",
     "train_reinforce",
     "train_reward_model",
