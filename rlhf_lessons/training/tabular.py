@@ -93,7 +93,7 @@ class QSettings:
     games_per_step: int = 100
     gamma: float = 1.0
     explore: float = 0.3
-    step_decay: float = 0.8
+    step_decay: float = 0.7
     agent_plays: str = "both"
     seed: int = 0
 
