@@ -148,13 +148,10 @@ def build_checkpoint(
     """
     import torch
     from tqdm import tqdm
-    from transformers.utils import logging
 
     folder = CHECKPOINT_FOLDER if folder is None else Path(folder)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    # Writing one small file needs no progress bar of its own.
-    logging.disable_progress_bar()
     try:
         if recipe.start is None:
             tokenizer = word_tokenizer(recipe.vocabulary)
@@ -186,7 +183,6 @@ def build_checkpoint(
         }
     finally:
         torch.set_num_threads(threads)
-        logging.enable_progress_bar()
     folder.mkdir(parents=True, exist_ok=True)
     policy.save_pretrained(folder / recipe.name)
     entry["files"] = _finish(folder / recipe.name)
