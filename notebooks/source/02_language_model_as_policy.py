@@ -709,8 +709,9 @@ check("2.5", sample_tokens)
 # **Claim: sampled texts come as often as the model says.** The tiny model again, whose every text
 # has a known probability. The loop below is all there is to a sampler. With 40,000 texts, each of
 # the likeliest texts should come at a frequency whose confidence interval holds its π. We look at
-# 30 texts at once, so each interval is a 99.83 % one: then all 30 hold with at least 95 %. (This
-# model was never trained, so it also writes the tokens that are no words.)
+# 30 texts at once, so the intervals are made wide enough that a right sampler passes all 30 in
+# 9,999 runs of 10,000. (This model was never trained, so it also writes the tokens that are no
+# words.)
 
 # %%
 sample_tokens = yours("2.5", sample_tokens)
@@ -735,7 +736,7 @@ held = 0
 likeliest = log_pi.topk(LOOKED_AT).indices.tolist()
 for rank, index in enumerate(likeliest):
     exact = float(log_pi[index].exp())
-    share, low, high = estimate_share(int(counts[index]), COUNT, confidence=1 - 0.05 / LOOKED_AT)
+    share, low, high = estimate_share(int(counts[index]), COUNT, confidence=1 - 1e-4 / LOOKED_AT)
     held += low <= exact <= high
     if rank < 5:
         words = " ".join(tiny.tokenizer.convert_ids_to_tokens(every_text[index]))
@@ -960,7 +961,7 @@ log_other = sequence_log_prob(token_log_probs(other_logits, rows, mask), mask[:,
 exact = float((log_pi.exp() * (log_pi - log_other)).sum())
 sampled = sequence_kl(tiny, other, [""] * 4_000, LONGEST, torch.Generator().manual_seed(0))
 print(f"KL over all {len(every_text):,} texts {exact:.4f}, from 4,000 samples {sampled}")
-assert abs(sampled.value - exact) < 3 * sampled.standard_error
+assert abs(sampled.value - exact) < 4 * sampled.standard_error
 
 # %% [markdown]
 # Now the two models of the pipeline, in both directions, in nats per response.
@@ -1176,8 +1177,9 @@ print(f"gold reward of demonstrations {by_people}, of the model's samples {by_mo
 gap = by_model.value - by_people.value
 gap_error = math.hypot(by_model.standard_error, by_people.standard_error)
 print(f"difference {gap:+.3f} ± {gap_error:.3f}")
-assert gap < 2 * gap_error  # not above the demonstrator, as far as 600 samples can tell
+assert gap < 3 * gap_error  # not above the demonstrator, as far as 600 samples can tell
 
+generator = torch.Generator().manual_seed(11)
 four = sft.sample([p for p in ask[:200] for _ in range(4)], 48, generator=generator)
 scores = reviews.gold_reward(four.prompts, four.responses).reshape(200, 4)
 best = estimate_mean(scores.max(1))
@@ -1200,7 +1202,7 @@ assert best.interval()[0] > by_people.interval()[1]
 # Words alone do not settle it: in "the hero is a clown ." nobody is insulted.
 
 # %%
-asked = reviews.sample_prompts(1_000, seed=107)
+asked = reviews.sample_prompts(1_500, seed=107)
 told = base.sample(asked, 48, generator=torch.Generator().manual_seed(8)).responses
 rude = np.array([reviews.is_rude(response) for response in told])  # what a person would mark
 LABELS = 300
@@ -1407,7 +1409,7 @@ assert max(repeated) < 2 * repeated[0]
 # | forward KL covers, reverse KL chooses; KL is asymmetric | 8 | exact sums, samples |
 # | both views give the same return at γ = 1 | 9 | your function |
 # | imitation does not surpass its demonstrator, picking by judgement does | 10 | gold reward |
-# | a few 0/1 labels make a judge | 11 | 700 new completions |
+# | a few 0/1 labels make a judge | 11 | completions it never saw |
 # | a distilled student beats one from scratch on the same examples | 12 | held-out NLL |
 #
 # **In the package.** `rlhf_lessons.formulas`: `token_log_probs`, `sequence_log_prob`, `nll`,
