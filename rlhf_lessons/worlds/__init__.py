@@ -2,6 +2,20 @@
 
 from __future__ import annotations
 
+from rlhf_lessons.worlds.biographies import people_encyclopedia
+from rlhf_lessons.worlds.encyclopedia import (
+    Claim,
+    Document,
+    Encyclopedia,
+    Reading,
+    Relation,
+    Subject,
+)
+from rlhf_lessons.worlds.fact_corpus import (
+    fact_vocabulary,
+    sample_fact_demonstrations,
+    sample_fact_documents,
+)
 from rlhf_lessons.worlds.labellers import (
     AgreementJudge,
     AILabeller,
@@ -16,6 +30,7 @@ from rlhf_lessons.worlds.labellers import (
     length_judge,
     preference_probability,
 )
+from rlhf_lessons.worlds.medicine import drug_encyclopedia
 from rlhf_lessons.worlds.opinions import (
     OPINION_LENGTH,
     OPINION_WORDS,
@@ -50,18 +65,26 @@ __all__ = [
     "VOCABULARY",
     "AILabeller",
     "AgreementJudge",
+    "Claim",
+    "Document",
+    "Encyclopedia",
     "Fault",
     "GroupedComparers",
     "NoisyComparer",
     "Preference",
     "PreferenceFileError",
+    "Reading",
+    "Relation",
     "ScaleRater",
     "SimilarityRater",
+    "Subject",
     "WeightedJudge",
     "append_preferences",
     "bayes_ceiling",
     "draw_scale_raters",
     "drop_equal_pairs",
+    "drug_encyclopedia",
+    "fact_vocabulary",
     "faults",
     "gold_reward",
     "gold_sentiment",
@@ -72,8 +95,11 @@ __all__ = [
     "load_preferences",
     "opinion_habits",
     "opinion_score",
+    "people_encyclopedia",
     "preference_probability",
     "ranking_to_pairs",
+    "sample_fact_demonstrations",
+    "sample_fact_documents",
     "sample_prompts",
     "sample_reviews",
     "sample_web_text",
