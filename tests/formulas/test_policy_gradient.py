@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracles import assert_gradient, autograd, draw, finite_difference, softmax
 
-from rlhf_lessons.formulas import clip_fraction, ppo_policy_loss, ratio, reinforce_loss
+from rlhf_lessons.formulas import (
+    clip_fraction,
+    ppo_policy_loss,
+    ppo_total_loss,
+    ratio,
+    reinforce_loss,
+)
 
 EPSILON = 0.2
 
@@ -163,3 +169,38 @@ def test_nan_is_not_hidden():
     assert reinforce_loss(nan, one(1)).isnan()
     assert ppo_policy_loss(nan, one(0), one(1), EPSILON).isnan()
     assert ppo_policy_loss(one(0), one(0), nan, EPSILON).isnan()
+
+
+def test_the_total_by_hand():
+    mask = torch.tensor([[True, True, False], [True, False, False]])
+    policy = torch.tensor([[1.0, 2.0, 99.0], [3.0, 99.0, math.nan]])
+    value = torch.tensor([[4.0, 0.0, 99.0], [2.0, 99.0, 99.0]])
+    entropies = torch.tensor([[0.5, 0.5, 99.0], [2.0, 99.0, 99.0]])
+    total = ppo_total_loss(policy, value, entropies, mask, 0.1, 0.01)
+    assert float(total) == pytest.approx(2 + 0.1 * 2 - 0.01 * 1)
+
+
+def test_the_total_pushes_each_term_its_own_way():
+    mask = torch.tensor([[True, True, False], [True, True, True]])
+    terms = [draw(2, 3, seed=seed) for seed in range(3)]
+    for place, slope in enumerate((1.0, 0.3, -0.05)):
+
+        def total(x, place=place):
+            given = [x if i == place else term for i, term in enumerate(terms)]
+            return ppo_total_loss(*given, mask, 0.3, 0.05)
+
+        assert_gradient(total, terms[place])
+        expected = slope * mask.double() / 5  # one mean over the batch, not a mean of row means
+        torch.testing.assert_close(autograd(total, terms[place]), expected)
+
+
+def test_the_total_refuses_what_would_mislead():
+    row, mask = torch.zeros(2, 3), torch.ones(2, 3, dtype=torch.bool)
+    with pytest.raises(ValueError, match="entropy_coefficient must be 0 or more"):
+        ppo_total_loss(row, row, row, mask, 0.1, -0.1)
+    with pytest.raises(ValueError, match="value_coefficient must be 0 or more"):
+        ppo_total_loss(row, row, row, mask, math.nan, 0.1)
+    with pytest.raises(ValueError, match="entropies must have shape"):
+        ppo_total_loss(row, row, row[:, :1], mask, 0.1, 0.1)
+    with pytest.raises(TypeError, match="mask must be boolean"):
+        ppo_total_loss(row, row, row, mask.float(), 0.1, 0.1)
