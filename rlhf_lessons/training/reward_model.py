@@ -1,7 +1,7 @@
 """Fitting a reward model to comparisons: maximum likelihood under Bradley-Terry (lesson 3).
 
-One loop, ``train_reward_model``. Chosen and rejected responses go through the body in one forward
-pass; the loss is a formula handed in as an argument. The labels' noise is in the data, so the loop
+One loop, ``train_reward_model``. Chosen and rejected responses go through the body together; the
+loss is a formula handed in as an argument. The labels' noise is in the data, so the loop
 guards against learning it: the learning rate falls to zero and the record tells the loss on
 held-out pairs beside the one on trained pairs.
 
@@ -41,6 +41,8 @@ class RewardSettings:
             average replaces the weights at the end. 0 keeps the last weights.
         evaluate_every: steps between two measurements on the validation pairs; the last step is
             always measured.
+        length_groups: forward passes a batch is split into, each over texts of like length: less
+            padding is computed, and the result is the same. 1 keeps a GPU busiest.
         truncate: whether to cut responses beyond the context; False refuses them.
         drop_equal: whether to leave out pairs whose two responses are equal, with a warning; False
             refuses them.
@@ -55,12 +57,13 @@ class RewardSettings:
     max_gradient_norm: float = 1.0
     average: float = 0.0
     evaluate_every: int = 50
+    length_groups: int = 4
     truncate: bool = False
     drop_equal: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "evaluate_every"):
+        for name in ("steps", "batch_size", "evaluate_every", "length_groups"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"RewardSettings: {name} must be an int ≥ 1, got {value!r}")
@@ -116,10 +119,11 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.lengths) // 2
 
-    def rewards(self, model: RewardModel, pairs: Tensor) -> tuple[Tensor, Tensor]:
-        """Rewards of the chosen and of the rejected responses, one forward pass for both."""
+    def rewards(self, model: RewardModel, pairs: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+        """Rewards of the chosen and of the rejected responses, which share the forward pass."""
         rows = torch.cat([pairs, pairs + len(self)])
-        return tuple(model.read_rows(self.tokens[rows], self.lengths[rows]).squeeze(-1).chunk(2))
+        rewards = model.read_rows(self.tokens[rows], self.lengths[rows], groups=groups)
+        return tuple(rewards.squeeze(-1).chunk(2))
 
 
 def as_pairs(
@@ -176,7 +180,8 @@ def validate(
 ) -> tuple[float, float]:
     """Mean loss and accuracy on held-out pairs."""
     chosen, rejected = zip(
-        *(pairs.rewards(model, part) for part in torch.arange(len(pairs)).split(128)), strict=True
+        *(pairs.rewards(model, part, 1) for part in torch.arange(len(pairs)).split(128)),
+        strict=True,
     )
     chosen, rejected = torch.cat(chosen), torch.cat(rejected)
     return float(loss(chosen, rejected).mean()), accuracy_of(chosen, rejected)
@@ -247,7 +252,7 @@ def _steps(
             order = torch.cat([order, torch.randperm(len(pairs), generator=generator)])
         batch, order = order[:batch_size], order[batch_size:]
 
-        chosen, rejected = pairs.rewards(reward_model, batch)
+        chosen, rejected = pairs.rewards(reward_model, batch, settings.length_groups)
         objective = loss(chosen, rejected).mean()
         optimizer.zero_grad()
         objective.backward()

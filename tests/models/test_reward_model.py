@@ -55,6 +55,35 @@ def test_batches_change_nothing(reward_model, batch_size):
     assert got.tolist() == pytest.approx(alone, abs=1e-5)
 
 
+@pytest.mark.parametrize("groups", [2, 3, 8])
+def test_groups_of_like_length_change_nothing(reward_model, groups):
+    rows = reward_model.rows_of(PROMPTS, RESPONSES)
+    together = reward_model.read_rows(*rows)
+    torch.testing.assert_close(reward_model.read_rows(*rows, groups=groups), together)
+
+
+def test_the_fused_activation_is_the_same_function(policy, tmp_path):
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = GPT2Config(
+            vocab_size=len(policy.tokenizer), n_embd=16, n_layer=2, n_head=2, n_positions=32
+        )
+        stock = GPT2LMHeadModel(config)
+    assert config.activation_function == "gelu_new"
+    model = RewardModel.from_policy(LanguagePolicy(stock, policy.tokenizer))
+    torch.nn.init.normal_(model.model.score.weight)
+    expected = [
+        oracle(LanguagePolicy(stock, policy.tokenizer), model, *pair)
+        for pair in zip(PROMPTS, RESPONSES, strict=True)
+    ]
+    assert model(PROMPTS, RESPONSES).tolist() == pytest.approx(expected, abs=1e-5)
+    assert isinstance(model.model.transformer.h[0].mlp.act, torch.nn.GELU)
+    model.save_pretrained(tmp_path / "stock")
+    assert '"gelu_new"' in (tmp_path / "stock" / "config.json").read_text()
+
+
 def test_garbage_in_the_padding_changes_nothing(policy, reward_model):
     batch = policy.encode(PROMPTS, RESPONSES)
     noisy = TokenBatch(

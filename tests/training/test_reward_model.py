@@ -253,6 +253,7 @@ def test_bad_pairs_are_named(reward_model, pairs, message):
         {"weight_decay": -1.0},
         {"max_gradient_norm": 0.0},
         {"evaluate_every": 0},
+        {"length_groups": 0},
     ],
 )
 def test_settings_are_validated(wrong):
