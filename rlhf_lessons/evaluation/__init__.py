@@ -30,14 +30,24 @@ from rlhf_lessons.evaluation.preferences import (
     preference_calibration,
     preference_features,
 )
+from rlhf_lessons.evaluation.trust_region import (
+    DirectionProfile,
+    SurrogateBound,
+    profile_direction,
+    step_to_kl,
+    surrogate_bound,
+    surrogate_objective,
+)
 
 __all__ = [
     "BestOfN",
     "BestOfNCurve",
     "Calibration",
+    "DirectionProfile",
     "Estimate",
     "FeatureWeights",
     "Rates",
+    "SurrogateBound",
     "agreement",
     "best_of_n",
     "best_of_n_curve",
@@ -54,6 +64,10 @@ __all__ = [
     "preference_accuracy",
     "preference_calibration",
     "preference_features",
+    "profile_direction",
     "sampled_rates",
     "sequence_kl",
+    "step_to_kl",
+    "surrogate_bound",
+    "surrogate_objective",
 ]

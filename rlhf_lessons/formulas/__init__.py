@@ -65,6 +65,7 @@ from rlhf_lessons.formulas.tabular import (
     reinforce_gradient,
     td_update,
 )
+from rlhf_lessons.formulas.trust_region import natural_gradient_step
 from rlhf_lessons.formulas.value import clipped_value_loss, value_loss
 
 __all__ = [
@@ -99,6 +100,7 @@ __all__ = [
     "masked_sum",
     "masked_variance",
     "monte_carlo_values",
+    "natural_gradient_step",
     "nll",
     "optimal_policy",
     "perplexity",
