@@ -6,6 +6,7 @@ from rlhf_lessons.models.checkpoints import (
     CheckpointError,
     list_checkpoints,
     load_policy,
+    load_reward_model,
     verify_checkpoints,
 )
 from rlhf_lessons.models.classifier import ResponseClassifier
@@ -41,6 +42,7 @@ __all__ = [
     "ValueTable",
     "list_checkpoints",
     "load_policy",
+    "load_reward_model",
     "small_gpt2",
     "table_policy",
     "verify_checkpoints",

@@ -2,6 +2,7 @@
 
     reviews-base    pretrained on the web text of the review world: fluent, sloppy, sometimes rude
     reviews-sft     fine-tuned from it on clean reviews: where lessons 2 to 6 start
+    reviews-reward  a reward model of its completions, from noisy comparisons: lessons 4 and 6
 
 A lesson never needs what another lesson left behind: it loads one of these. Each is a folder of
 safetensors and JSON files in ``rlhf_lessons/checkpoints``; ``manifest.json`` there holds how each
@@ -16,11 +17,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rlhf_lessons.models.language_policy import LanguagePolicy
+from rlhf_lessons.models.reward_model import RewardModel
 
 __all__ = [
     "CHECKPOINT_FOLDER",
@@ -28,6 +31,7 @@ __all__ = [
     "CheckpointError",
     "list_checkpoints",
     "load_policy",
+    "load_reward_model",
     "verify_checkpoints",
 ]
 
@@ -50,7 +54,8 @@ class Checkpoint:
         parameters: Number of weights.
         steps: Batches it was trained on, those of the model it started from not counted.
         seed: Seed of its weights and of the order of its examples.
-        held_out_nll: Negative log-likelihood per token on texts it was not trained on, in nats.
+        held_out_nll: Negative log-likelihood on what it was not trained on, in nats: per token of
+            a text, or per pair for a reward model.
         recipe: Everything it was made from, as JSON values.
         versions: Versions of the libraries that made it.
         files: SHA-256 and size in bytes of each file, by name.
@@ -138,22 +143,57 @@ def load_policy(name: str, folder: str | os.PathLike[str] | None = None) -> Lang
     Raises:
         CheckpointError: If a file is missing, truncated or changed: it says which one, and how to
             make the model again.
-        ValueError: If there is no model of that name.
+        ValueError: If there is no model of that name, or it is no policy.
     """
-    checkpoint = _named("load_policy", name, list_checkpoints(folder))
+    return _loaded("load_policy", name, folder, LanguagePolicy.from_pretrained)
+
+
+def load_reward_model(name: str, folder: str | os.PathLike[str] | None = None) -> RewardModel:
+    """Load a shipped reward model, after comparing its files with the manifest.
+
+    Args:
+        name: ``"reviews-reward"``.
+        folder: Where the models are; None takes ``CHECKPOINT_FOLDER``.
+
+    Returns:
+        The reward model, a judge of mean 0 and standard deviation 1 on completions of the policy
+        that it was made from.
+
+    Raises:
+        CheckpointError: If a file is missing, truncated or changed: it says which one, and how to
+            make the model again.
+        ValueError: If there is no model of that name, or it is no reward model.
+    """
+    return _loaded("load_reward_model", name, folder, RewardModel.from_pretrained)
+
+
+def _loaded(
+    where: str,
+    name: str,
+    folder: str | os.PathLike[str] | None,
+    load: Callable[[Path], Any],
+) -> Any:
+    checkpoint = _named(where, name, list_checkpoints(folder))
     damage = _damage(checkpoint)
     if damage:
         raise CheckpointError(
             f"{checkpoint.name} is damaged: {'; '.join(damage)}. "
             f"Make it again: {_build(checkpoint.name)}"
         )
+    config = json.loads((checkpoint.folder / "config.json").read_text(encoding="utf-8"))
+    scalar_head = config["architectures"][0].endswith("ForSequenceClassification")
+    if scalar_head != (where == "load_reward_model"):
+        kind, loader = (
+            ("reward model", "load_reward_model") if scalar_head else ("policy", "load_policy")
+        )
+        raise ValueError(f"{where}: {name} is a {kind}; {loader} loads it")
     from transformers.utils import logging
 
     # A file of less than a megabyte needs no progress bar.
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        return LanguagePolicy.from_pretrained(checkpoint.folder)
+        return load(checkpoint.folder)
     finally:
         if shown:
             logging.enable_progress_bar()

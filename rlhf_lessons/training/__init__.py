@@ -3,7 +3,7 @@
 from rlhf_lessons.training.classifier import ClassifierSettings, ClassifierStep, train_classifier
 from rlhf_lessons.training.dpo import DPOSettings, DPOStep, train_dpo
 from rlhf_lessons.training.ppo import PPOSettings, PPOStep, train_ppo
-from rlhf_lessons.training.recipes import RECIPES, Recipe, build_checkpoint
+from rlhf_lessons.training.recipes import RECIPES, Recipe, RewardRecipe, build_checkpoint
 from rlhf_lessons.training.response_embedding import (
     EmbeddingSettings,
     EmbeddingStep,
@@ -45,6 +45,7 @@ __all__ = [
     "QSettings",
     "Recipe",
     "ReinforceSettings",
+    "RewardRecipe",
     "RewardSettings",
     "RewardStep",
     "SupervisedSettings",

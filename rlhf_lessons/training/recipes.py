@@ -2,7 +2,7 @@
 
     python -m rlhf_lessons models list
     python -m rlhf_lessons models verify
-    python -m rlhf_lessons models build reviews-base reviews-sft
+    python -m rlhf_lessons models build reviews-base reviews-sft reviews-reward
 
 A recipe names everything that a model depends on: its size, its data, its settings, its seeds. On
 one machine, with the same libraries, it gives the same bytes each time.
@@ -31,12 +31,21 @@ from rlhf_lessons.models.checkpoints import (
     verify_checkpoints,
 )
 from rlhf_lessons.models.language_policy import LanguagePolicy
+from rlhf_lessons.models.reward_model import RewardModel
 from rlhf_lessons.models.small_gpt2 import small_gpt2
 from rlhf_lessons.models.tokenizer import word_tokenizer
+from rlhf_lessons.training.reward_model import RewardSettings, train_reward_model
 from rlhf_lessons.training.supervised import SupervisedSettings, held_out_nll, train_sft
-from rlhf_lessons.worlds.reviews import VOCABULARY, sample_reviews, sample_web_text
+from rlhf_lessons.worlds.labellers import NoisyComparer, label_pairs
+from rlhf_lessons.worlds.reviews import (
+    VOCABULARY,
+    gold_reward,
+    sample_prompts,
+    sample_reviews,
+    sample_web_text,
+)
 
-__all__ = ["RECIPES", "Recipe", "build_checkpoint", "main"]
+__all__ = ["RECIPES", "Recipe", "RewardRecipe", "build_checkpoint", "main"]
 
 
 @dataclass(frozen=True)
@@ -79,13 +88,49 @@ class Recipe:
         return values
 
 
+@dataclass(frozen=True)
+class RewardRecipe:
+    """Everything that a shipped reward model is made from.
+
+    The policy it starts from answers each prompt twice; noisy Bradley-Terry raters of the gold
+    reward choose. Pairs of equal responses are left out.
+
+    Attributes:
+        name: Name of the model.
+        summary: One sentence about what it is trained on.
+        start: Name of the policy that writes the responses and lends its body.
+        pairs: Number of prompts answered twice for training.
+        validation: Number of prompts answered twice for the held-out loss.
+        noise: Temperature T of the raters; 0 agrees with the gold reward always.
+        max_new_tokens: Most tokens of a response.
+        data_seed: Seed of prompts, responses and raters.
+        settings: Settings of ``train_reward_model``.
+    """
+
+    name: str
+    summary: str
+    start: str
+    pairs: int
+    validation: int
+    noise: float
+    max_new_tokens: int
+    data_seed: int
+    settings: RewardSettings
+
+    def as_json(self) -> dict:
+        """Give the recipe as JSON values."""
+        values = dataclasses.asdict(self)
+        del values["name"], values["summary"]
+        return {"data": "worlds.NoisyComparer(worlds.gold_reward)", **values}
+
+
 def _web_text(n: int, seed: int) -> list[tuple[str, str]]:
     return [("", text) for text in sample_web_text(n, seed)]
 
 
 _SIZE = {"width": 64, "layers": 3, "heads": 4, "context": 64, "seed": 0}
 
-RECIPES: dict[str, Recipe] = {
+RECIPES: dict[str, Recipe | RewardRecipe] = {
     recipe.name: recipe
     for recipe in (
         Recipe(
@@ -118,13 +163,24 @@ RECIPES: dict[str, Recipe] = {
                 steps=1_600, batch_size=32, learning_rate=3e-3, warmup=50, evaluate_every=400
             ),
         ),
+        RewardRecipe(
+            name="reviews-reward",
+            summary="a reward model from 4,000 noisy comparisons of reviews-sft's completions",
+            start="reviews-sft",
+            pairs=4_000,
+            validation=1_000,
+            noise=1.5,
+            max_new_tokens=48,
+            data_seed=300,
+            settings=RewardSettings(steps=330, batch_size=32, average=0.98, evaluate_every=330),
+        ),
     )
 }
 """The recipe of each shipped model, by name, each after the one it starts from."""
 
 
 def build_checkpoint(
-    recipe: Recipe,
+    recipe: Recipe | RewardRecipe,
     folder: str | os.PathLike[str] | None = None,
     progress: bool = False,
 ) -> dict:
@@ -147,47 +203,84 @@ def build_checkpoint(
         OSError: If the files cannot be written.
     """
     import torch
-    from tqdm import tqdm
 
     folder = CHECKPOINT_FOLDER if folder is None else Path(folder)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        if recipe.start is None:
-            tokenizer = word_tokenizer(recipe.vocabulary)
-            policy = LanguagePolicy(small_gpt2(len(tokenizer), **recipe.size), tokenizer)
-        else:
+        start = None
+        if recipe.start is not None:
             try:
-                policy = load_policy(recipe.start, folder)
+                start = load_policy(recipe.start, folder)
             except (CheckpointError, ValueError) as error:
                 raise CheckpointError(
                     f"{recipe.name} starts from {recipe.start}, which cannot be loaded: {error}"
                 ) from error
-        examples = recipe.sample(recipe.examples, recipe.data_seed)
-        validation = recipe.sample(recipe.validation, recipe.data_seed + 1)
-        loop = train_sft(policy, examples, recipe.settings, validation=validation)
-        bar = tqdm(
-            loop, recipe.name, total=recipe.settings.steps, disable=not progress, unit="step"
-        )
-        for record in bar:
-            if record.held_out_loss is not None:
-                bar.set_postfix(held_out_loss=f"{record.held_out_loss:.3f}")
+        train = _trained_reward_model if isinstance(recipe, RewardRecipe) else _trained_policy
+        model, held_out_loss = train(recipe, start, progress)
         entry = {
             "summary": recipe.summary,
-            "parameters": sum(weight.numel() for weight in policy.parameters()),
+            "parameters": sum(weight.numel() for weight in model.parameters()),
             "steps": recipe.settings.steps,
             "seed": recipe.settings.seed,
-            "held_out_nll": round(held_out_nll(policy, validation), 4),
+            "held_out_nll": round(held_out_loss, 4),
             "recipe": recipe.as_json(),
             "versions": _versions(),
         }
     finally:
         torch.set_num_threads(threads)
     folder.mkdir(parents=True, exist_ok=True)
-    policy.save_pretrained(folder / recipe.name)
+    model.save_pretrained(folder / recipe.name)
     entry["files"] = _finish(folder / recipe.name)
     _update_manifest(folder / "manifest.json", recipe.name, entry)
     return entry
+
+
+def _trained_policy(
+    recipe: Recipe, start: LanguagePolicy | None, progress: bool
+) -> tuple[LanguagePolicy, float]:
+    from tqdm import tqdm
+
+    policy = start
+    if policy is None:
+        tokenizer = word_tokenizer(recipe.vocabulary)
+        policy = LanguagePolicy(small_gpt2(len(tokenizer), **recipe.size), tokenizer)
+    examples = recipe.sample(recipe.examples, recipe.data_seed)
+    validation = recipe.sample(recipe.validation, recipe.data_seed + 1)
+    loop = train_sft(policy, examples, recipe.settings, validation=validation)
+    bar = tqdm(loop, recipe.name, total=recipe.settings.steps, disable=not progress, unit="step")
+    for record in bar:
+        if record.held_out_loss is not None:
+            bar.set_postfix(held_out_loss=f"{record.held_out_loss:.3f}")
+    return policy, held_out_nll(policy, validation)
+
+
+def _trained_reward_model(
+    recipe: RewardRecipe, start: LanguagePolicy, progress: bool
+) -> tuple[RewardModel, float]:
+    import torch
+    from tqdm import tqdm
+
+    generator = torch.Generator().manual_seed(recipe.data_seed)
+    prompts = sample_prompts(recipe.pairs + recipe.validation, recipe.data_seed)
+    first, second = (
+        start.sample(prompts, recipe.max_new_tokens, generator=generator).responses
+        for _ in range(2)
+    )
+    raters = NoisyComparer(gold_reward, recipe.noise)
+    labelled = label_pairs(raters, prompts, first, second, recipe.data_seed)
+    training, validation = (
+        [pair for pair in part if pair.chosen != pair.rejected]
+        for part in (labelled[: recipe.pairs], labelled[recipe.pairs :])
+    )
+    model = RewardModel.from_policy(start)
+    loop = train_reward_model(model, training, recipe.settings, validation=validation)
+    bar = tqdm(loop, recipe.name, total=recipe.settings.steps, disable=not progress, unit="step")
+    held_out_loss = None
+    for record in bar:
+        held_out_loss = record.validation_loss
+    model.normalise(prompts[: recipe.validation], first[: recipe.validation])
+    return model, held_out_loss
 
 
 def _versions() -> dict[str, str]:
@@ -285,7 +378,7 @@ def _build(names: Sequence[str], folder: Path) -> int:
     for recipe in RECIPES.values():  # in the order of what starts from what
         if not names or recipe.name in names:
             entry = build_checkpoint(recipe, folder, progress=True)
-            print(f"{recipe.name}: built, held-out loss {entry['held_out_nll']:.4f} nats per token")
+            print(f"{recipe.name}: built, held-out loss {entry['held_out_nll']:.4f} nats")
     return 0
 
 

@@ -5,14 +5,24 @@ import dataclasses
 import pytest
 import torch
 
-from rlhf_lessons.models.checkpoints import CheckpointError, list_checkpoints, load_policy
+from rlhf_lessons.models.checkpoints import (
+    CheckpointError,
+    list_checkpoints,
+    load_policy,
+    load_reward_model,
+)
 from rlhf_lessons.training import recipes
 from rlhf_lessons.training.recipes import RECIPES, build_checkpoint, main
 from rlhf_lessons.training.supervised import SupervisedSettings, held_out_nll
 
+POLICIES = ("reviews-base", "reviews-sft")
+
 
 def shrink(name: str):
     """The recipe of a shipped model with next to no work in it."""
+    if name not in POLICIES:
+        settings = dataclasses.replace(RECIPES[name].settings, steps=3, batch_size=4)
+        return dataclasses.replace(RECIPES[name], pairs=20, validation=10, settings=settings)
     return dataclasses.replace(
         RECIPES[name],
         size={"width": 8, "layers": 1, "heads": 2, "context": 64, "seed": 0},
@@ -59,9 +69,29 @@ def test_fine_tuning_starts_from_the_base_model(tmp_path):
         settings=SupervisedSettings(steps=1, warmup=0, learning_rate=1e-9, weight_decay=0.0),
     )
     build_checkpoint(barely, tmp_path)
-    base, tuned = (load_policy(name, tmp_path) for name in RECIPES)
+    base, tuned = (load_policy(name, tmp_path) for name in POLICIES)
     for before, after in zip(base.parameters(), tuned.parameters(), strict=True):
         torch.testing.assert_close(before, after, rtol=0, atol=1e-8)
+
+
+def test_a_reward_model_is_a_normalised_judge_of_its_policy(tmp_path):
+    for name in RECIPES:
+        build_checkpoint(shrink(name), tmp_path)
+    model = load_reward_model("reviews-reward", tmp_path)
+    entry = next(c for c in list_checkpoints(tmp_path) if c.name == "reviews-reward")
+    assert entry.held_out_nll == pytest.approx(0.6931, abs=0.05)  # nothing is learned in 3 steps
+    assert entry.recipe["noise"] == 1.5 and entry.recipe["settings"]["steps"] == 3
+    assert model(["a film ."], ["i loved it ."]).shape == (1,)
+    assert model.scale != 1.0
+
+
+def test_each_kind_has_its_own_loader(tmp_path):
+    for name in RECIPES:
+        build_checkpoint(shrink(name), tmp_path)
+    with pytest.raises(ValueError, match="reviews-reward is a reward model; load_reward_model"):
+        load_policy("reviews-reward", tmp_path)
+    with pytest.raises(ValueError, match="reviews-sft is a policy; load_policy loads it"):
+        load_reward_model("reviews-sft", tmp_path)
 
 
 def test_fine_tuning_needs_a_sound_base_model(tmp_path):
@@ -101,13 +131,16 @@ def test_build_verify_list(tmp_path, small, capsys):
         "reviews-base: sound",
         "reviews-sft: not in manifest.json",
         "  make it again: python -m rlhf_lessons models build reviews-sft",
+        "reviews-reward: not in manifest.json",
+        "  make it again: python -m rlhf_lessons models build reviews-reward",
     ]
 
     assert main([*folder, "build"]) == 0
     assert main([*folder, "verify"]) == 0
-    assert capsys.readouterr().out.endswith("reviews-base: sound\nreviews-sft: sound\n")
+    sound = "reviews-base: sound\nreviews-reward: sound\nreviews-sft: sound\n"
+    assert capsys.readouterr().out.endswith(sound)
     assert main([*folder, "list"]) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(RECIPES)
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == sorted(RECIPES)
 
     (tmp_path / "reviews-sft" / "tokenizer.json").write_text("{}")
     assert main([*folder, "verify"]) == 1
@@ -116,7 +149,10 @@ def test_build_verify_list(tmp_path, small, capsys):
 
 def test_unknown_names_and_commands(capsys):
     for words, fragment in (
-        (["build", "gpt"], "no recipe for gpt; there are reviews-base, reviews-sft"),
+        (
+            ["build", "gpt"],
+            "no recipe for gpt; there are reviews-base, reviews-sft, reviews-reward",
+        ),
         (["paint"], "invalid choice"),
         ([], "required"),
     ):
