@@ -33,6 +33,7 @@ import torch
 from torch import Tensor
 
 from rlhf_lessons.formulas.log_probs import truncate_logits
+from rlhf_lessons.models.reading import GPT2Reader, Reader
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -630,57 +631,49 @@ class LanguagePolicy:
             )
 
         device = self.device
-        # Drawn at once, so that a row's draws do not depend on when other rows end.
-        uniforms = torch.rand((max_new_tokens, rows), generator=generator, device=device)
+        # Drawn at once, so that a row's draws do not depend on when other rows end. Below 1 by more
+        # than a rounding, so that a draw times the total of the probabilities is below the total.
+        uniforms = torch.rand((max_new_tokens, rows, 1), generator=generator, device=device)
+        uniforms = (uniforms * (1 - 2**-22)).to(self._logits_dtype)
         tokens = torch.full((rows, max_new_tokens), self.pad_token_id, device=device)
-        mask = torch.zeros((rows, max_new_tokens), dtype=torch.bool, device=device)
         log_probs = torch.zeros((rows, max_new_tokens), dtype=self._logits_dtype, device=device)
 
-        seen = None
-        if not batch.prompt_mask.all():
-            seen = torch.ones((rows, width + max_new_tokens), dtype=torch.bool, device=device)
-            seen[:, :width] = batch.prompt_mask
+        reader: Reader | GPT2Reader = Reader(
+            self._forward,
+            None if batch.prompt_mask.all() else batch.prompt_mask,
+            room=max_new_tokens - 1,
+        )
         row = torch.arange(rows, device=device)  # which rows are still computed
         ended = torch.zeros(rows, dtype=torch.bool, device=device)  # and which of them have ended
-        text = new = batch.prompt_tokens
-        cache = None
+        logits = reader.read(batch.prompt_tokens)
+        if max_new_tokens > 1 and GPT2Reader.suits(self.model, reader):
+            reader = GPT2Reader(self.model, reader, room=max_new_tokens - 1)
         for step in range(max_new_tokens):
-            logits, cache = self._forward(
-                new,
-                None if seen is None else seen[:, : width + step],
-                keep=1,
-                use_cache=True,
-                cache=cache,
-            )
-            logits = logits[:, -1]
-            normaliser = logits.logsumexp(-1)  # not finite where logits are NaN or infinite
-            drawn = _draw(logits, uniforms[step, row], temperature, top_k, top_p)
-            log_prob = logits.gather(-1, drawn.unsqueeze(-1)).squeeze(-1) - normaliser
-            tokens[row, step] = torch.where(ended, self.pad_token_id, drawn)
-            log_probs[row, step] = torch.where(ended, 0.0, log_prob)
-            mask[row, step] = ~ended
-            broken = ~normaliser.isfinite() & ~ended
+            drawn, log_prob = _draw(logits, uniforms[step, row], temperature, top_k, top_p)
+            tokens[row, step], log_probs[row, step] = drawn, log_prob
             ended = ended | (drawn == self.end_token_id)
-            any_broken, running = torch.stack([broken.any(), (~ended).sum()]).tolist()
-            if any_broken:
-                raise FloatingPointError(
-                    f"sample: the model must give finite logits, got NaN or infinite ones at step "
-                    f"{step} in row {int(row[broken][0])}; its weights are probably NaN"
-                )
-            if not running:
+            running = len(row) - int(ended.sum())
+            if running == 0 or step + 1 == max_new_tokens:
                 break
-            if running <= DROP_BELOW * len(row) and _can_drop_rows(cache):
+            if running <= DROP_BELOW * len(row) and reader.can_drop():
                 running_rows = (~ended).nonzero().squeeze(1)
-                cache.batch_select_indices(running_rows)
+                reader.keep(running_rows)
                 row, drawn, ended = row[running_rows], drawn[running_rows], ended[running_rows]
-                seen = None if seen is None else seen[running_rows]
-            new = drawn.unsqueeze(1)
-            if cache is None:  # a model without a key-value cache reads the whole text again
-                text = new = torch.cat([text, new], dim=1)
+            logits = reader.read(drawn.unsqueeze(1))
 
-        tokens, mask = tokens[:, : step + 1], mask[:, : step + 1]
-        log_probs = log_probs[:, : step + 1]
-        finished = ((tokens == self.end_token_id) & mask).any(1)
+        tokens, log_probs = tokens[:, : step + 1], log_probs[:, : step + 1]
+        is_end = tokens == self.end_token_id
+        mask = is_end.cumsum(1) - is_end.long() == 0  # no end token before this one
+        broken = (~log_probs.isfinite() & mask).nonzero()
+        if len(broken):
+            at, of = broken[broken[:, 1].argmin()].tolist()[::-1]
+            raise FloatingPointError(
+                f"sample: the model must give finite logits, got NaN or infinite ones at step {at} "
+                f"in row {of}; its weights are probably NaN"
+            )
+        tokens = tokens.masked_fill(~mask, self.pad_token_id)
+        log_probs = log_probs.masked_fill(~mask, 0.0)
+        finished = (is_end & mask).any(1)
         kept = [ids[:n] for ids, n in zip(tokens.tolist(), mask.sum(1).tolist(), strict=True)]
         responses = self.tokenizer.batch_decode(
             kept, skip_special_tokens=True, clean_up_tokenization_spaces=False
@@ -695,13 +688,6 @@ class LanguagePolicy:
             log_probs=log_probs,
             finished=finished,
         )
-
-
-def _can_drop_rows(cache: Any) -> bool:
-    """Say whether a cache, and each of its layers, knows how to keep only some rows."""
-    return all(
-        hasattr(part, "batch_select_indices") for part in (cache, *getattr(cache, "layers", ()))
-    )
 
 
 def _check_sampling(
@@ -725,15 +711,21 @@ def _check_sampling(
 
 def _draw(
     logits: Tensor, uniforms: Tensor, temperature: float, top_k: int | None, top_p: float | None
-) -> Tensor:
-    """Draw one token a row by inverting the cumulative distribution at ``uniforms`` (B,)."""
+) -> tuple[Tensor, Tensor]:
+    """Draw one token a row by inverting the cumulative distribution at ``uniforms`` (B, 1).
+
+    Returns the tokens (B,) and their log-probs (B,) at temperature 1 with nothing cut, NaN where
+    logits are NaN or infinite.
+    """
     # The largest logit becomes 0 first, so that no temperature can overflow it.
-    scaled = (logits - logits.amax(-1, keepdim=True)) / max(temperature, 1e-30)
+    shifted = logits - logits.amax(-1, keepdim=True)
+    scaled = shifted if temperature == 1 else shifted / max(temperature, 1e-30)
     if top_k is not None or top_p is not None:
         scaled = truncate_logits(scaled, top_k, top_p)
     cumulative = scaled.exp().cumsum(-1)
     total = cumulative[:, -1:]
-    # Strictly below the total, and `right`: a token of probability zero is never drawn.
-    level = (uniforms.unsqueeze(-1) * total).minimum(total.nextafter(torch.zeros_like(total)))
-    drawn = torch.searchsorted(cumulative, level, right=True).squeeze(-1)
-    return drawn.clamp(max=logits.shape[-1] - 1)
+    # `right`: a token of probability zero is never drawn.
+    drawn = torch.searchsorted(cumulative, uniforms * total, right=True)
+    drawn = drawn.clamp(max=logits.shape[-1] - 1)  # past the end only where logits are NaN
+    normaliser = total.log() if scaled is shifted else shifted.logsumexp(-1, keepdim=True)
+    return drawn.squeeze(-1), (shifted.gather(-1, drawn) - normaliser).squeeze(-1)

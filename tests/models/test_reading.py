@@ -1,0 +1,132 @@
+"""The written-out GPT-2 against the model itself, and when it must step back."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig
+
+from rlhf_lessons.models import LanguagePolicy, reading, word_tokenizer
+from rlhf_lessons.models.reading import GPT2Reader, Reader
+
+WORDS = ["a", "b", "c", "d"]
+
+
+def gpt2(**settings) -> GPT2LMHeadModel:
+    torch.manual_seed(0)
+    sizes = {"n_embd": 24, "n_layer": 3, "n_head": 2, "n_positions": 32, "vocab_size": 8}
+    model = GPT2LMHeadModel(GPT2Config(**(sizes | settings), bos_token_id=1, eos_token_id=2))
+    with torch.no_grad():
+        for parameter in model.parameters():  # no weight may be zero, no bias unseen
+            parameter.copy_(torch.randn_like(parameter) * 0.4)
+    return model.eval()
+
+
+def policy_of(model) -> LanguagePolicy:
+    return LanguagePolicy(model, word_tokenizer(WORDS))
+
+
+@pytest.mark.parametrize("prompts", [["a b", "c d", "d d"], ["a b c d", "", "d d"]], ids=str)
+@pytest.mark.parametrize("onednn", [True, False])
+@pytest.mark.parametrize("activation", ["gelu_new", "gelu_pytorch_tanh", "relu"])
+@torch.no_grad()
+def test_the_written_out_steps_equal_the_model(prompts, onednn, activation, monkeypatch):
+    if not onednn:
+        monkeypatch.setattr(reading, "_onednn_keeps_float32", lambda: False)
+    policy = policy_of(gpt2(activation_function=activation))
+    batch = policy.encode(prompts)
+    mask = None if batch.prompt_mask.all() else batch.prompt_mask
+    slow, started = (Reader(policy._forward, mask, room=9) for _ in range(2))
+    torch.testing.assert_close(
+        slow.read(batch.prompt_tokens), started.read(batch.prompt_tokens), atol=0, rtol=0
+    )
+    assert GPT2Reader.suits(policy.model, started)
+    fast = GPT2Reader(policy.model, started, room=9)
+    generator = torch.Generator().manual_seed(0)
+    rows = len(prompts)
+    for step in range(9):
+        if step == 4:
+            kept = torch.tensor([2, 0])
+            assert slow.can_drop() and fast.can_drop()
+            slow.keep(kept)
+            fast.keep(kept)
+            rows = 2
+        tokens = torch.randint(8, (rows, 1), generator=generator)
+        expected = slow.read(tokens)
+        torch.testing.assert_close(fast.read(tokens), expected, atol=1e-5, rtol=1e-5)
+        assert expected.std() > 0.1
+
+
+def test_sampling_reads_only_the_prompts_through_the_model():
+    policy = policy_of(gpt2())
+    calls = []
+    body = type(policy.model).forward
+
+    def counted(self, *args, **kw):
+        calls.append(1)
+        return body(self, *args, **kw)
+
+    policy.model.__class__.forward = counted
+    try:
+        rollout = policy.sample(["a"] * 8, 6, generator=torch.Generator().manual_seed(0))
+    finally:
+        policy.model.__class__.forward = body
+    assert rollout.response_tokens.shape[1] > 2 and len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["none", "hook", "pre-hook", "forward", "layer", "half", "scale", "inverse", "subclass"],
+)
+@torch.no_grad()
+def test_it_steps_back_from_a_model_that_was_changed(change):
+    """Whoever changes a layer must see every token go through it."""
+    model = gpt2(
+        scale_attn_weights=change != "scale", scale_attn_by_inverse_layer_idx=change == "inverse"
+    )
+    if change == "hook":
+        model.transformer.h[1].mlp.register_forward_hook(lambda module, args, out: out * 2)
+    elif change == "pre-hook":
+        model.transformer.h[1].register_forward_pre_hook(lambda module, args: None)
+    elif change == "forward":
+        model.lm_head.forward = lambda x: x @ model.lm_head.weight.T * 2
+    elif change == "layer":
+        attention = model.transformer.h[0].attn
+        attention.c_attn = type("Adapter", (type(attention.c_attn),), {})(72, 24)
+    elif change == "half":
+        model.bfloat16()
+    elif change == "subclass":
+        model.__class__ = type("Mine", (GPT2LMHeadModel,), {})
+    policy = policy_of(model)
+    reader = Reader(policy._forward, None, room=3)
+    reader.read(policy.encode(["a b"]).prompt_tokens)
+    assert GPT2Reader.suits(model, reader) == (change == "none")
+    if change != "half":
+        rollout = policy.sample(["a b", "c"], 6, generator=torch.Generator().manual_seed(0))
+        again = policy.log_probs_of(rollout)
+        torch.testing.assert_close(rollout.log_probs, again, atol=1e-5, rtol=0)
+
+
+def test_it_steps_back_from_other_families():
+    config = LlamaConfig(
+        vocab_size=8, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+        num_attention_heads=2, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    policy = policy_of(AutoModelForCausalLM.from_config(config))
+    reader = Reader(policy._forward, None, room=3)
+    reader.read(policy.encode(["a b"]).prompt_tokens)
+    assert not GPT2Reader.suits(policy.model, reader)
+
+
+def test_the_setting_of_matrix_products_is_left_as_it_was():
+    setting = getattr(torch.backends.mkldnn, "matmul", None)
+    if setting is None:
+        pytest.skip("this torch has no such setting")
+    before = setting.fp32_precision
+    policy_of(gpt2()).sample(["a"], 4, generator=torch.Generator().manual_seed(0))
+    assert setting.fp32_precision == before
+    x = torch.randn(5, 24)
+    layer = gpt2().transformer.h[0].attn.c_attn
+    with pytest.raises(RuntimeError):
+        reading._affine(layer, x[:, :3])
+    assert setting.fp32_precision == before
