@@ -13,6 +13,11 @@ from rlhf_lessons.classroom.exercises import (
     yours,
 )
 from rlhf_lessons.classroom.glossary import glossary
+from rlhf_lessons.classroom.labelling import (
+    label_pairs_by_hand,
+    rank_by_hand,
+    what_it_learned,
+)
 from rlhf_lessons.classroom.plots import board_map, curve, label_ends
 from rlhf_lessons.classroom.style import COLORS, LINE_STYLES, label_line, use_style
 from rlhf_lessons.classroom.widgets import Choice, Run, Slider, Toggle, explore, watch
@@ -35,9 +40,12 @@ __all__ = [
     "glossary",
     "label_ends",
     "label_line",
+    "label_pairs_by_hand",
     "play",
+    "rank_by_hand",
     "require",
     "use_style",
     "watch",
+    "what_it_learned",
     "yours",
 ]
