@@ -33,7 +33,7 @@ test: $(STAMP)
 	@echo "3/4 notebooks are built from their sources"
 	@$(BIN)/python notebooks/build.py --verify
 	@echo "4/4 tests (about ten minutes on two cores)"
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --dist loadfile
 
 build: $(STAMP)
 	@$(BIN)/python notebooks/build.py
