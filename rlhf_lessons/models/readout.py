@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
+from rlhf_lessons.models import last_position
 from rlhf_lessons.models.language_policy import LanguagePolicy, TokenBatch
 
 if TYPE_CHECKING:
@@ -233,8 +234,12 @@ class Readout:
         # Padding is on the right, where no counted token looks: no attention mask is needed, and
         # the row's first token fills it as well as any.
         tokens = torch.where(counted, tokens, tokens[:, :1])
-        hidden = self.model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
-        last = hidden[torch.arange(len(tokens), device=self.device), lengths - 1]
+        body = self.model.base_model
+        if last_position.applies_to(body):
+            last = last_position.last_hidden(body, tokens, lengths)
+        else:
+            hidden = body(input_ids=tokens, use_cache=False).last_hidden_state
+            last = hidden[torch.arange(len(tokens), device=self.device), lengths - 1]
         numbers = self.model.score(last)
         return numbers.to(torch.promote_types(numbers.dtype, torch.float32))
 

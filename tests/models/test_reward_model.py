@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rlhf_lessons.models import LanguagePolicy, ResponseEmbedding, RewardModel, TokenBatch
+from rlhf_lessons.models import (
+    LanguagePolicy,
+    ResponseEmbedding,
+    RewardModel,
+    TokenBatch,
+    last_position,
+)
 from rlhf_lessons.models.readout import as_rows
 from rlhf_lessons.models.small_gpt2 import small_gpt2
 from rlhf_lessons.models.tokenizer import word_tokenizer
@@ -60,6 +66,40 @@ def test_groups_of_like_length_change_nothing(reward_model, groups):
     rows = reward_model.rows_of(PROMPTS, RESPONSES)
     together = reward_model.read_rows(*rows)
     torch.testing.assert_close(reward_model.read_rows(*rows, groups=groups), together)
+
+
+def test_the_last_block_where_it_is_read_gives_the_whole_bodys_numbers(reward_model, monkeypatch):
+    """Values and gradients of the fast path against the body's own forward pass."""
+    rows = reward_model.rows_of(PROMPTS, RESPONSES)
+    body = reward_model.model.base_model
+    assert last_position.applies_to(body)
+
+    def values_and_gradients():
+        reward_model.model.zero_grad()
+        values = reward_model.read_rows(*rows)
+        values.square().sum().backward()
+        return values.detach(), [weight.grad.clone() for weight in reward_model.parameters()]
+
+    fast = values_and_gradients()
+    monkeypatch.setattr(last_position, "applies_to", lambda body: False)
+    torch.testing.assert_close(fast, values_and_gradients(), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [{"scale_attn_by_inverse_layer_idx": True}, {"scale_attn_weights": False}],
+)
+def test_variants_of_gpt2_take_the_plain_way(policy, variant):
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(
+        vocab_size=len(policy.tokenizer), n_embd=16, n_layer=2, n_head=2, n_positions=32, **variant
+    )
+    model = RewardModel.from_policy(LanguagePolicy(GPT2LMHeadModel(config), policy.tokenizer))
+    torch.nn.init.normal_(model.model.score.weight)
+    hidden = model.model.transformer(model.rows_of(PROMPTS[:1], RESPONSES[:1])[0]).last_hidden_state
+    expected = (hidden[0, -1] @ model.model.score.weight[0]).item()
+    assert model(PROMPTS[:1], RESPONSES[:1]).item() == pytest.approx(expected, abs=1e-5)
 
 
 def test_the_fused_activation_is_the_same_function(policy, tmp_path):
