@@ -152,7 +152,7 @@ def test_q_learning_of_one_batch_by_hand():
 
 def test_q_learning_nears_the_best_response_and_never_loses_to_minimax():
     table = ActionValueTable(LEGAL)
-    chosen = QSettings(steps=80, games_per_step=500, agent_plays="X")
+    chosen = QSettings(steps=150, games_per_step=500, agent_plays="X")
     records = finish(train_q(table, RANDOM, chosen))
     greedy = world.greedy_policy(table.values.numpy())
     best = world.expected_return(world.best_response(RANDOM), RANDOM)
