@@ -27,6 +27,7 @@ from rlhf_lessons.formulas.direct import (
     implicit_reward,
     ipo_loss,
     label_smoothed_dpo_loss,
+    shared_prefix_length,
     unlikelihood_loss,
 )
 from rlhf_lessons.formulas.divergence import (
@@ -46,6 +47,7 @@ from rlhf_lessons.formulas.log_probs import (
 )
 from rlhf_lessons.formulas.masking import masked_mean, masked_sum, masked_variance, whiten
 from rlhf_lessons.formulas.optimum import (
+    canonical_reward,
     exact_objective,
     implied_reward,
     log_partition,
@@ -74,6 +76,7 @@ __all__ = [
     "best_of_n_kl",
     "bradley_terry_loss",
     "bradley_terry_probability",
+    "canonical_reward",
     "categorical_kl",
     "clip_fraction",
     "clipped_value_loss",
@@ -111,6 +114,7 @@ __all__ = [
     "reinforce_gradient",
     "reinforce_loss",
     "sequence_log_prob",
+    "shared_prefix_length",
     "td_update",
     "token_log_probs",
     "triplet_loss",

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from rlhf_lessons.formulas.shapes import (
+    check_mask,
     check_positive,
     check_same_shape,
     check_unit_interval,
@@ -32,6 +33,7 @@ __all__ = [
     "implicit_reward",
     "ipo_loss",
     "label_smoothed_dpo_loss",
+    "shared_prefix_length",
     "unlikelihood_loss",
 ]
 
@@ -365,3 +367,48 @@ def unlikelihood_loss(policy_chosen: Tensor, policy_rejected: Tensor, alpha: flo
     )
     check_unit_interval("unlikelihood_loss", alpha=alpha)
     return -policy_chosen + alpha * policy_rejected
+
+
+def shared_prefix_length(
+    chosen_log_ratios: Tensor,
+    rejected_log_ratios: Tensor,
+    chosen_mask: Tensor,
+    rejected_mask: Tensor,
+    tolerance: float = 1e-6,
+) -> Tensor:
+    """Count the leading tokens of each pair that preference losses can't see.
+
+        the most t with log π(y_w,s) − log π_ref(y_w,s) = log π(y_l,s) − log π_ref(y_l,s), all s ≤ t
+
+    Where chosen and rejected begin with the same tokens, their log-ratios there are equal, for a
+    token's probability depends on what stands before it alone. They cancel in the margin h, so that
+    no loss of h ever changes them.
+
+    Args:
+        chosen_log_ratios: (B, T) log π − log π_ref of each token of the chosen response in nats;
+            anything may stand where nothing counts.
+        rejected_log_ratios: (B, T) the same of the rejected one.
+        chosen_mask: (B, T) boolean, True = a token of the chosen response.
+        rejected_mask: (B, T) boolean, True = a token of the rejected one.
+        tolerance: The largest difference in nats that rounding may make, 0 or more.
+
+    Returns:
+        (B,) numbers of tokens, int64; 0 where the first tokens differ.
+
+    Raises:
+        TypeError: If a log-ratio is not floating point or a mask not boolean.
+        ValueError: If a shape differs.
+
+    Source:
+        Rafailov et al. 2023, "Direct Preference Optimization", equation 7, written token by token.
+    """
+    check_same_shape(
+        "shared_prefix_length",
+        "(B, T)",
+        chosen_log_ratios=chosen_log_ratios,
+        rejected_log_ratios=rejected_log_ratios,
+    )
+    check_mask("shared_prefix_length", chosen_mask, chosen_log_ratios=chosen_log_ratios)
+    check_mask("shared_prefix_length", rejected_mask, rejected_log_ratios=rejected_log_ratios)
+    equal = (chosen_log_ratios - rejected_log_ratios).abs() <= tolerance
+    return (equal & chosen_mask & rejected_mask).long().cumprod(-1).sum(-1)

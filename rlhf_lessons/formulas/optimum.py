@@ -17,7 +17,13 @@ from torch import Tensor
 
 from rlhf_lessons.formulas.shapes import check_not_negative, check_positive, check_same_shape
 
-__all__ = ["exact_objective", "implied_reward", "log_partition", "optimal_policy"]
+__all__ = [
+    "canonical_reward",
+    "exact_objective",
+    "implied_reward",
+    "log_partition",
+    "optimal_policy",
+]
 
 
 def _tilted(function: str, reference_log_probs: Tensor, rewards: Tensor, beta: float) -> Tensor:
@@ -109,6 +115,33 @@ def implied_reward(policy_log_probs: Tensor, reference_log_probs: Tensor, beta: 
     )
     check_positive("implied_reward", beta=beta)
     return beta * (policy_log_probs - reference_log_probs)
+
+
+def canonical_reward(reference_log_probs: Tensor, rewards: Tensor, beta: float) -> Tensor:
+    """Choose, among all rewards that differ by a constant per prompt, the one with log Z = 0.
+
+        r'(x, y) = r(x, y) − β · log Z(x) = β · (log π*(y | x) − log π_ref(y | x))
+
+    All rewards of a class have the same preferences and the same optimal policy; this one is the
+    implicit reward of that policy. So a policy expresses every preference that a reward can.
+
+    Args:
+        reference_log_probs: (..., Y) log π_ref of every response in nats.
+        rewards: (..., Y) reward of every response.
+        beta: KL strength β above 0, in reward per nat.
+
+    Returns:
+        (..., Y) rewards.
+
+    Raises:
+        TypeError: If a tensor is not floating point.
+        ValueError: If the shapes differ, there is no response dimension, or β is not above 0.
+
+    Source:
+        Rafailov et al. 2023, "Direct Preference Optimization", theorem 1 and equation 8.
+    """
+    log_z = _tilted("canonical_reward", reference_log_probs, rewards, beta).logsumexp(-1)
+    return rewards - beta * log_z.unsqueeze(-1)
 
 
 def exact_objective(

@@ -20,9 +20,16 @@ them), mixed precision, several devices. Lesson 8 hands the same pairs to TRL fo
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
 import math
+import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,6 +58,8 @@ class DPOSettings:
         max_gradient_norm: the gradient is scaled down to this length where it is longer.
         evaluate_every: steps between two measurements on the validation pairs; the last step is
             always measured.
+        save_every: steps between two checkpoints, where a folder for them is given; the last step
+            is always saved.
         seed: of the order in which pairs are seen.
     """
 
@@ -62,10 +71,12 @@ class DPOSettings:
     weight_decay: float = 0.0
     max_gradient_norm: float = 1.0
     evaluate_every: int = 50
+    save_every: int = 50
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("batch_size", 1), ("evaluate_every", 1), ("seed", 0)):
+        lowest = {"steps": 1, "batch_size": 1, "evaluate_every": 1, "save_every": 1, "seed": 0}
+        for name, least in lowest.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f"DPOSettings: {name} must be an int ≥ {least}, got {value!r}")
@@ -130,6 +141,7 @@ def train_dpo(
     reference: LanguagePolicy | None = None,
     validation: Sequence[Sequence[str]] | None = None,
     loss: PairLoss = formulas.dpo_loss,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> Iterator[DPOStep]:
     """Fine-tune a policy on preferences without a reward model, one update a step.
 
@@ -148,6 +160,10 @@ def train_dpo(
         validation: held-out records of the same form; None measures nothing.
         loss: (log π chosen, log π rejected, log π_ref chosen, log π_ref rejected, β) -> losses,
             tensors of shape (B,), as ``formulas.dpo_loss`` and its relatives.
+        checkpoint: a folder to save the run to every ``save_every`` steps. If it holds the
+            checkpoint of an interrupted run, the run goes on from there and gives the numbers that
+            it would have given without interruption. Call it with the arguments of the first call:
+            the policy with its first weights, or give the ``reference``.
 
     Yields:
         A ``DPOStep`` after each update.
@@ -155,7 +171,9 @@ def train_dpo(
     Raises:
         TypeError: a record is no triple of texts.
         ValueError: no pairs, an empty response, two equal responses, a pair that does not fit the
-            context, a reference with other tokens, a frozen policy, or a loss of the wrong shape.
+            context, a reference with other tokens, a frozen policy, a loss of the wrong shape, or
+            a checkpoint of another run.
+        OSError: the checkpoint cannot be written; what was there before is unchanged.
         FloatingPointError: loss or gradient is NaN or infinite; the weights are those of the step
             before.
     """
@@ -177,7 +195,8 @@ def train_dpo(
         )
     trained = Pairs.encode(policy, pairs, "pairs")
     held_out = None if validation is None else Pairs.encode(policy, validation, "validation")
-    return _loop(policy, weights, trained, held_out, settings, reference or policy, loss)
+    folder = None if checkpoint is None else Path(checkpoint)
+    return _loop(policy, weights, trained, held_out, settings, reference or policy, loss, folder)
 
 
 def _loop(
@@ -188,7 +207,9 @@ def _loop(
     settings: DPOSettings,
     reference: LanguagePolicy,
     loss: PairLoss,
+    folder: Path | None,
 ) -> Iterator[DPOStep]:
+    saved = None if folder is None else _Saved(folder, settings, reference, pairs)
     reference_chosen, reference_rejected = pairs.all_log_probs(reference)
     held_out_reference = None if held_out is None else held_out.all_log_probs(reference)
     optimizer = torch.optim.AdamW(
@@ -196,7 +217,10 @@ def _loop(
     )
     generator = torch.Generator().manual_seed(settings.seed)
     order = torch.empty(0, dtype=torch.long)
-    for step in range(1, settings.steps + 1):
+    done = 0
+    if saved is not None and saved.exists():
+        done, order = saved.take_up(weights, optimizer, generator)
+    for step in range(done + 1, settings.steps + 1):
         while len(order) < settings.batch_size:  # every pair once before any pair again
             order = torch.cat([order, torch.randperm(len(pairs), generator=generator)])
         batch, order = order[: settings.batch_size], order[settings.batch_size :]
@@ -224,6 +248,9 @@ def _loop(
         optimizer.param_groups[0]["lr"] = learning_rate
         optimizer.step()
         optimizer.zero_grad()
+
+        if saved is not None and (step == settings.steps or step % settings.save_every == 0):
+            saved.save(step, weights, optimizer, generator, order)
 
         measured = (None, None)
         if held_out is not None and (step == settings.steps or step % settings.evaluate_every == 0):
@@ -262,6 +289,104 @@ def _validate(
     old_chosen, old_rejected = reference_log_probs
     mean = float(loss(chosen, rejected, old_chosen, old_rejected, beta).mean())
     return mean, accuracy_of(chosen - old_chosen, rejected - old_rejected)
+
+
+class _Saved:
+    """The checkpoint of a run: weights, Adam's moments, the pairs still to be seen, random state.
+
+    One file, written beside and renamed, holds it all: a crash leaves the old one or the new one.
+    """
+
+    FILE = "dpo.safetensors"
+
+    def __init__(
+        self, folder: Path, settings: DPOSettings, reference: LanguagePolicy, pairs: Pairs
+    ) -> None:
+        self.path = folder / self.FILE
+        digest = hashlib.sha256()
+        tokens = (pairs.tokens.prompt_tokens, pairs.tokens.response_tokens)
+        for tensor in (*reference.parameters(), *tokens):
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        self.identity: dict[str, Any] = {
+            "settings": dataclasses.asdict(settings),
+            "reference and pairs": digest.hexdigest()[:16],
+        }
+
+    def exists(self) -> bool:
+        return self.path.exists()
+
+    def save(
+        self,
+        step: int,
+        weights: Sequence[Tensor],
+        optimizer: torch.optim.Optimizer,
+        generator: torch.Generator,
+        order: Tensor,
+    ) -> None:
+        from safetensors.torch import save_file
+
+        tensors = {"order": order, "random": generator.get_state()}
+        for place, weight in enumerate(weights):
+            tensors[f"weight.{place}"] = weight.detach()
+            for name, value in optimizer.state[weight].items():
+                tensors[f"{name}.{place}"] = torch.as_tensor(value)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.FILE}.")
+        os.close(handle)
+        try:
+            save_file(
+                {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()},
+                temporary,
+                metadata={"dpo": json.dumps({"step": step, **self.identity})},
+            )
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, self.path)
+        except BaseException as error:
+            os.unlink(temporary)
+            if isinstance(error, Exception):
+                raise OSError(
+                    f"train_dpo: could not write {self.path}: {error}. What was there before is "
+                    f"unchanged"
+                ) from error
+            raise
+
+    def take_up(
+        self,
+        weights: Sequence[Tensor],
+        optimizer: torch.optim.Optimizer,
+        generator: torch.Generator,
+    ) -> tuple[int, Tensor]:
+        """Put everything back as it was; give the steps done and the pairs still to be seen."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self.path, "pt") as file:
+                about = json.loads(file.metadata()["dpo"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
+            raise ValueError(
+                f"train_dpo: checkpoint must hold a run of train_dpo, but {self.path} cannot be "
+                f"read: {error}. Delete it to start anew"
+            ) from error
+        for name, now in self.identity.items():
+            if about.get(name) != now:
+                raise ValueError(
+                    f"train_dpo: checkpoint must belong to this run, but {self.path} was made with "
+                    f"another {name}: {about.get(name)}, now {now}. Give the first call's "
+                    f"arguments, or another folder"
+                )
+        with torch.no_grad():
+            for place, weight in enumerate(weights):
+                weight.copy_(tensors[f"weight.{place}"])
+                for name in ("step", "exp_avg", "exp_avg_sq"):
+                    if f"{name}.{place}" in tensors:
+                        value = tensors[f"{name}.{place}"]
+                        # Adam counts its steps on the CPU.
+                        moved = value if name == "step" else value.to(weight.device)
+                        optimizer.state[weight][name] = moved
+        generator.set_state(tensors["random"])
+        return about["step"], tensors["order"]
 
 
 @dataclass(frozen=True)

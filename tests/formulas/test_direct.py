@@ -18,6 +18,7 @@ from rlhf_lessons.formulas import (
     implicit_reward,
     ipo_loss,
     label_smoothed_dpo_loss,
+    shared_prefix_length,
     unlikelihood_loss,
 )
 
@@ -243,3 +244,47 @@ def test_dtype_is_kept_and_nan_is_not_hidden():
             arguments[i] = nan
             assert function(*arguments, 0.1).isnan()
     assert unlikelihood_loss(nan, torch.zeros(1)).isnan()
+
+
+def test_shared_prefix_by_hand():
+    cr = torch.tensor([[0.1, 0.2, 0.5, 0.7], [1.0, 2.0, math.nan, 0.0], [0.3, 0.4, 0.5, 0.6]])
+    rr = torch.tensor([[0.1, 0.2, 0.6, 0.7], [1.0, 2.0, math.nan, 0.0], [0.4, 0.4, 0.5, 0.6]])
+    short = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 1]]).bool()
+    full = torch.ones_like(short)
+    assert shared_prefix_length(cr, rr, short, full).tolist() == [2, 2, 0]
+    assert shared_prefix_length(cr, rr, full, short).tolist() == [2, 2, 0]
+    # Rounding does not end a prefix, and the tolerance is the caller's.
+    assert shared_prefix_length(cr, cr + 5e-7, full, full)[0] == 4
+    assert shared_prefix_length(cr, cr + 5e-7, full, full, tolerance=0.0)[0] == 0
+
+
+@pytest.mark.parametrize("loss", OF_THE_MARGIN)
+def test_no_loss_of_the_margin_sees_a_shared_prefix(loss):
+    """Its gradient with respect to the tokens of the prefix is exactly 0, behind it is not."""
+    shared = 3
+    chosen, rejected = (draw(4, 6, seed=seed) for seed in (1, 2))
+    prefix = draw(4, shared, seed=3).requires_grad_(True)
+    rest = chosen[:, shared:].detach().clone().requires_grad_(True)
+    policy = [torch.cat([prefix, tail], 1).sum(1) for tail in (rest, rejected[:, shared:])]
+    reference = [draw(4, seed=seed) for seed in (4, 5)]
+    loss(*policy, *reference, 0.7).sum().backward()
+    assert prefix.grad.abs().max() < 1e-14
+    assert rest.grad.abs().max() > 1e-3 or loss is hinge_preference_loss
+
+
+def test_shared_prefix_refuses_what_does_not_fit():
+    ratios, mask = torch.zeros(2, 3), torch.ones(2, 3, dtype=torch.bool)
+    with pytest.raises(ValueError, match="shared_prefix_length: rejected_log_ratios"):
+        shared_prefix_length(ratios, ratios[:, :2], mask, mask)
+    with pytest.raises(TypeError, match="mask must be boolean"):
+        shared_prefix_length(ratios, ratios, mask, mask.long())
+
+
+def test_dpo_is_bradley_terry_on_implicit_rewards_and_blind_to_shifts_of_a_prompt():
+    pc, pr, rc, rr = pairs(7)
+    shift = draw(4, seed=99) * 30
+    expected = bradley_terry_loss(implicit_reward(pc, rc, 0.3), implicit_reward(pr, rr, 0.3))
+    torch.testing.assert_close(dpo_loss(pc, pr, rc, rr, 0.3), expected, atol=1e-12, rtol=0)
+    for loss in OF_THE_MARGIN:
+        shifted = loss(pc + shift, pr + shift, rc, rr, 0.3)
+        torch.testing.assert_close(shifted, loss(pc, pr, rc, rr, 0.3), atol=1e-9, rtol=1e-9)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from oracles import assert_gradient, autograd, draw
 
 from rlhf_lessons.formulas import (
+    canonical_reward,
     categorical_kl,
     exact_objective,
     implied_reward,
@@ -188,3 +189,19 @@ def test_dtype_is_kept_and_nan_is_not_hidden():
     assert log_partition(reference, rewards, 0.5).isnan().all()
     assert optimal_policy(reference, rewards, 0.5).isnan().all()
     assert exact_objective(reference, reference, rewards, 0.5).isnan().all()
+
+
+@given(seed=st.integers(0, 999), beta=BETAS)
+def test_the_canonical_reward_is_one_for_each_class(seed, beta):
+    reference, rewards = world(seed)
+    canonical = canonical_reward(reference, rewards, beta)
+    best = optimal_policy(reference, rewards, beta)
+    # log Z = 0, the same optimum, the same differences, and the optimum's implicit reward.
+    assert float(log_partition(reference, canonical, beta).abs().max()) < 1e-9
+    torch.testing.assert_close(optimal_policy(reference, canonical, beta), best)
+    torch.testing.assert_close(canonical.diff(dim=-1), rewards.diff(dim=-1))
+    torch.testing.assert_close(canonical, implied_reward(best, reference, beta))
+    shifted = rewards + 100 * draw(3, 1, seed=seed + 1)
+    torch.testing.assert_close(
+        canonical_reward(reference, shifted, beta), canonical, atol=1e-9, rtol=1e-7
+    )
