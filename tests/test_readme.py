@@ -1,0 +1,37 @@
+"""What README says can be run, links to what exists, and counts what is there."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+LINKS = re.findall(r"\]\(((?!https?:)[^)#]+)\)", README)
+ROWS = re.findall(r"^\| (\d) \| \[.*?\]\((.*?)\).*\| (\d+) \| \d+ min \|$", README, re.MULTILINE)
+
+
+@pytest.mark.parametrize("code", EXAMPLES, ids=range(len(EXAMPLES)))
+def test_the_example_runs(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(compile(code, "README.md", "exec"), names)
+    assert (tmp_path / "my-policy" / "model.safetensors").is_file()
+    assert names["step"].step == 10
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_the_link_leads_somewhere(link: str):
+    assert (ROOT / link).exists()
+
+
+def test_every_lesson_has_a_row_with_its_number_of_exercises():
+    released = json.loads((ROOT / "rlhf_lessons" / "classroom" / "released.json").read_text())
+    listed = {Path(path).stem: int(count) for _, path, count in ROWS}
+    assert listed == {
+        name: len(lesson["exercises"]) for name, lesson in released["lessons"].items()
+    }
