@@ -9,6 +9,7 @@ import rlhf_lessons
 
 COMMANDS = {
     "grade": ("rlhf_lessons.classroom.grade", "run the graded checks of lessons, print the scores"),
+    "frontier": ("rlhf_lessons.evaluation.frontier", "measure reward against KL, method by method"),
     "models": ("rlhf_lessons.training.recipes", "list, verify or rebuild the shipped models"),
 }
 

@@ -22,6 +22,20 @@ from rlhf_lessons.evaluation.factuality import (
     sample_answers,
     summarise_facts,
 )
+from rlhf_lessons.evaluation.frontier import (
+    FRONTIER_METHODS,
+    FrontierMethod,
+    FrontierPoint,
+    FrontierRun,
+    FrontierSettings,
+    PowerLaw,
+    WinRate,
+    fit_power_law,
+    frontier_point,
+    load_frontier,
+    run_frontier,
+    win_rate,
+)
 from rlhf_lessons.evaluation.language import (
     Estimate,
     estimate_mean,
@@ -54,6 +68,7 @@ from rlhf_lessons.evaluation.trust_region import (
 )
 
 __all__ = [
+    "FRONTIER_METHODS",
     "AssuredRater",
     "BestOfN",
     "BestOfNCurve",
@@ -64,9 +79,15 @@ __all__ = [
     "FactCount",
     "FactSummary",
     "FeatureWeights",
+    "FrontierMethod",
+    "FrontierPoint",
+    "FrontierRun",
+    "FrontierSettings",
+    "PowerLaw",
     "Rates",
     "ReferenceJudge",
     "SurrogateBound",
+    "WinRate",
     "agreement",
     "area_under_roc",
     "best_of_n",
@@ -80,6 +101,9 @@ __all__ = [
     "estimate_share",
     "exact_rates",
     "factual_precision",
+    "fit_power_law",
+    "frontier_point",
+    "load_frontier",
     "mean_distance",
     "measured_best_of_n_kl",
     "order_agreement",
@@ -89,6 +113,7 @@ __all__ = [
     "preference_calibration",
     "preference_features",
     "profile_direction",
+    "run_frontier",
     "sample_answers",
     "sampled_rates",
     "sequence_kl",
@@ -96,4 +121,5 @@ __all__ = [
     "summarise_facts",
     "surrogate_bound",
     "surrogate_objective",
+    "win_rate",
 ]

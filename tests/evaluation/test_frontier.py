@@ -1,0 +1,221 @@
+"""The frontier: its numbers by hand, its files, and a sweep in miniature."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from rlhf_lessons.evaluation import frontier
+from rlhf_lessons.evaluation.frontier import (
+    FRONTIER_METHODS,
+    FrontierSettings,
+    fit_power_law,
+    frontier_point,
+    load_frontier,
+    main,
+    run_frontier,
+    win_rate,
+)
+from rlhf_lessons.models import ResponseTree, table_policy
+
+SMALL = FrontierSettings(
+    pairs=40,
+    dpo_steps=3,
+    dpo_rounds=3,
+    supervised_steps=2,
+    reward_steps=2,
+    ppo_cycles=1,
+    checkpoints=2,
+    samples=24,
+    checkpoint_samples=8,
+    pool_prompts=2,
+    pool_samples=64,
+    larger_width=8,
+    larger_steps=2,
+)
+
+
+# --- what is measured -----------------------------------------------------------------------------
+
+
+def test_a_point_against_the_exact_sums():
+    """KL and mean reward of a table, both known by enumeration, within five standard errors."""
+    tree = ResponseTree(["good", "bad"], 3)
+    draw = torch.Generator().manual_seed(0)
+    reference, logits = (
+        torch.randn(len(tree.prefixes), len(tree.actions), generator=draw, dtype=torch.float64)
+        for _ in range(2)
+    )
+
+    def judge(prompts, responses):
+        return np.array([text.split().count("good") - 0.3 for text in responses])
+
+    point = frontier_point(
+        table_policy(tree, logits),
+        table_policy(tree, reference),
+        [""] * 3000,
+        judge=judge,
+        max_new_tokens=3,
+        step=2,
+        total=5,
+        texts=2,
+    )
+    rewards = torch.from_numpy(judge([], tree.responses))
+    exact_reward = float((tree.response_log_probs(logits).exp() * rewards).sum())
+    exact_kl = float(tree.kl(logits, reference))
+    assert abs(point.kl - exact_kl) < 5 * point.kl_error < 0.3 * exact_kl
+    assert abs(point.reward - exact_reward) < 5 * point.reward_error < 0.2
+    assert (point.step, point.total, point.samples, len(point.texts)) == (2, 5, 3000, 2)
+    prompt, text, reward = point.texts[0]
+    assert reward == pytest.approx(judge([prompt], [text])[0])
+
+
+def test_a_policy_is_no_way_from_itself():
+    tree = ResponseTree(["good", "bad"], 2)
+    logits = torch.randn(len(tree.prefixes), len(tree.actions), dtype=torch.float64)
+    policy = table_policy(tree, logits)
+    point = frontier_point(
+        policy, policy, [""] * 8, judge=lambda p, r: np.arange(8.0), max_new_tokens=2
+    )
+    assert point.kl == 0 and point.reward == 3.5
+
+
+def test_win_rate_by_hand():
+    found = win_rate([1.0, 2.0, 2.0, 0.0], [0.0, 2.0, 1.0, 3.0])
+    assert (found.value, found.count) == (0.625, 4)
+    # Wilson's ends are where the score test just accepts.
+    for end in (found.low, found.high):
+        assert abs(0.625 - end) == pytest.approx(1.959964 * math.sqrt(end * (1 - end) / 4))
+    assert found.low < 0.625 < found.high
+    assert win_rate([1.0] * 50, [0.0] * 50).low > 0.9
+    with pytest.raises(ValueError, match="win_rate: other_rewards must have shape"):
+        win_rate([1.0, 2.0], [1.0])
+    with pytest.raises(ValueError, match="win_rate: rewards must be finite"):
+        win_rate([math.nan], [1.0])
+
+
+def test_a_power_law_is_found_and_noise_widens_its_interval():
+    x = np.array([0.05, 0.1, 0.2, 0.5, 1.0, 2.0])
+    exact = fit_power_law(x, 3 * x**-1.5)
+    assert exact.slope == pytest.approx(-1.5) and exact(1.0) == pytest.approx(3)
+    assert exact.r_squared == pytest.approx(1) and exact.slope_high == pytest.approx(-1.5)
+    assert exact(0.5) == pytest.approx(3 * 0.5**-1.5)
+    noise = np.exp(np.random.default_rng(0).normal(size=6) * 0.2)
+    noisy = fit_power_law(x, 3 * x**-1.5 * noise)
+    assert noisy.slope_low < -1.5 < noisy.slope_high and 0.8 < noisy.r_squared < 1
+    # The same line by numpy, its standard error by the covariance that polyfit gives.
+    (slope, intercept), covariance = np.polyfit(np.log(x), np.log(3 * x**-1.5 * noise), 1, cov=True)
+    assert noisy.slope == pytest.approx(slope) and noisy.intercept == pytest.approx(intercept)
+    half_width = (noisy.slope_high - noisy.slope_low) / 2
+    assert half_width == pytest.approx(2.776445 * math.sqrt(covariance[0, 0]), rel=1e-4)
+    for bad in ([1.0, 1.0, 1.0], [0.0, 1.0, 2.0]):
+        with pytest.raises(ValueError, match="fit_power_law: x and y"):
+            fit_power_law(bad, [1.0, 2.0, 3.0])
+
+
+@pytest.mark.parametrize(
+    ("degrees", "quantile"), [(1, 12.7062), (2, 4.30265), (4, 2.77645), (16, 2.11991)]
+)
+def test_students_quantile_against_the_tables(degrees, quantile):
+    assert frontier._student_quantile(degrees) == pytest.approx(quantile, rel=2e-4)
+
+
+# --- the sweep ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    """Every method once, in miniature, through the command."""
+    folder = tmp_path_factory.mktemp("sweep")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(frontier, "FrontierSettings", lambda: SMALL)
+        for method in FRONTIER_METHODS.values():
+            small = dataclasses.replace(method, betas=method.betas[:1])
+            patch.setitem(FRONTIER_METHODS, method.name, small)
+        assert main(["--folder", str(folder), "run", "--seeds", "0"]) == 0
+    return folder
+
+
+def test_every_method_leaves_a_file_that_says_how_it_was_made(sweep):
+    runs = {run.method: run for run in load_frontier(sweep)}
+    assert list(runs) == list(FRONTIER_METHODS)
+    for name, run in runs.items():
+        assert run.settings == dataclasses.asdict(SMALL) and run.seed == 0
+        assert run.versions["torch"] and "run --seeds 0" in run.command
+        assert run.points, name
+        assert all(math.isfinite(point.kl) and point.kl >= 0 for point in run.points)
+        assert run.last.step == run.last.total
+    assert [point.step for point in runs["dpo"].points] == [1, 3]
+    assert [point.samples for point in runs["dpo"].points] == [8, 24]
+    assert len(runs["iterated-dpo"].points) == SMALL.dpo_rounds
+    assert [point.step for point in runs["best-of-n-true"].points] == [1, 2, 4, 8, 16]
+    assert runs["sft"].last.kl == 0 and len(runs["sft"].rewards) == 24
+    # The same prompts in all runs, so that rewards can be paired.
+    prompts = {run.last.texts[0][0] for run in runs.values() if run.last.texts and run.rewards
+               and not FRONTIER_METHODS[run.method].genres}  # fmt: skip
+    assert len(prompts) == 1
+
+
+def test_other_genres_are_measured_than_were_labelled(sweep):
+    for run in load_frontier(sweep):
+        if FRONTIER_METHODS[run.method].genres and run.last.texts:
+            for prompt, _, _ in run.last.texts:
+                assert not {"documentary", "mystery"} & set(prompt.split())
+
+
+def test_what_is_done_is_not_done_again(sweep, capsys):
+    files = {path.name: path.stat().st_mtime_ns for path in sweep.iterdir()}
+    victim = sweep / "sft_seed0.json"
+    content = victim.read_text()
+    victim.unlink()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(frontier, "FrontierSettings", lambda: SMALL)
+        main(["--folder", str(sweep), "run", "--methods", "sft", "preferred-ft"])
+    assert "preferred" not in capsys.readouterr().out
+    now = {path.name: path.stat().st_mtime_ns for path in sweep.iterdir()}
+    assert now.keys() == files.keys()
+    assert all(now[name] == files[name] for name in files if name != victim.name)
+    # The same numbers again, whatever ran in between.
+    kept = ("points", "rewards")
+    then, again = json.loads(content), json.loads(victim.read_text())
+    assert [then[name] for name in kept] == [again[name] for name in kept]
+
+
+def test_an_interrupted_run_leaves_no_file(tmp_path, monkeypatch):
+    def stop(*arguments, **named):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(frontier, "sequence_kl", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run_frontier("sft", seed=0, settings=SMALL, folder=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_arguments_and_files_are_named(tmp_path, sweep, capsys):
+    with pytest.raises(ValueError, match="method must be one of sft, dpo"):
+        run_frontier("gpt")
+    for method, beta in (("dpo", None), ("dpo", 0.0), ("dpo", -1.0), ("sft", 0.1)):
+        with pytest.raises(ValueError, match="run_frontier: beta must be"):
+            run_frontier(method, beta)
+    with pytest.raises(ValueError, match="FrontierSettings: pairs must be above 0"):
+        FrontierSettings(pairs=0)
+    with pytest.raises(FileNotFoundError, match="frontier run makes them"):
+        load_frontier(tmp_path)
+    assert main(["--folder", str(tmp_path), "table"]) == 1
+    good = json.loads((sweep / "sft_seed0.json").read_text())
+    for broken, message in (
+        ("{", "is no run"),
+        (json.dumps({**good, "method": "gpt"}), "no method is called 'gpt'"),
+        (json.dumps({k: v for k, v in good.items() if k != "points"}), "no field 'points'"),
+    ):
+        (tmp_path / "x_seed0.json").write_text(broken)
+        with pytest.raises(ValueError, match=f"x_seed0.json.*{message}"):
+            load_frontier(tmp_path)
+    assert main(["--folder", str(sweep), "table"]) == 0
+    assert "iterated-dpo" in capsys.readouterr().out
+    assert main(["--folder", str(sweep), "list"]) == 0
