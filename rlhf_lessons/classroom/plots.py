@@ -82,20 +82,31 @@ def label_ends(axes: Axes) -> list[Annotation]:
     """
     lines = [line for line in axes.lines if not line.get_label().startswith("_")]
     lines = [line for line in lines if len(line.get_xdata())]
-    figure = axes.get_figure(root=True)
-    figure.draw_without_rendering()
-    points_per_pixel = 72.0 / figure.dpi
-    ends = [(line.get_xdata()[-1], line.get_ydata()[-1]) for line in lines]
-    heights = [axes.transData.transform(end)[1] * points_per_pixel for end in ends]
-    order = sorted(range(len(lines)), key=heights.__getitem__)
-    places = _apart([heights[i] for i in order], 13.0)
+    axes.get_figure(root=True).draw_without_rendering()
     labels = []
-    for place, i in zip(places, order, strict=True):
-        index = next((k for k, c in enumerate(COLORS) if c == lines[i].get_color()), 0)
-        label = label_line(axes, lines[i], lines[i].get_label(), index)
-        label.xyann = (5, place - heights[i])
-        labels.append(label)
-    return labels
+    for line in lines:
+        index = next((k for k, c in enumerate(COLORS) if c == line.get_color()), 0)
+        labels.append(label_line(axes, line, line.get_label(), index))
+    return move_apart(labels)
+
+
+def move_apart(labels: Sequence[Annotation]) -> list[Annotation]:
+    """Shift labels of one picture up or down, as little as needed, so that none overlap.
+
+    Args:
+        labels: labels made by `label_line` on axes that were laid out once.
+
+    Returns:
+        The labels, from the lowest to the highest.
+    """
+    heights = []
+    for label in labels:
+        pixels = label.axes.transData.transform(label.xy)[1]
+        heights.append(pixels * 72.0 / label.get_figure(root=True).dpi)
+    order = sorted(range(len(labels)), key=heights.__getitem__)
+    for place, i in zip(_apart([heights[i] for i in order], 13.0), order, strict=True):
+        labels[i].xyann = (5, place - heights[i])
+    return [labels[i] for i in order]
 
 
 def _apart(sorted_heights: list[float], gap: float) -> list[float]:

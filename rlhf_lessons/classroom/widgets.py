@@ -29,7 +29,7 @@ from typing import Any
 
 import ipywidgets
 
-from rlhf_lessons.classroom import style
+from rlhf_lessons.classroom import plots, style
 
 _WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 _MESSAGE = "margin:2px 0;line-height:1.5;font-size:13px;color:var(--jp-ui-font-color1,#1a1a1c)"
@@ -812,6 +812,7 @@ class _NotebookView:
             for axes in self._figure.axes:
                 axes.relim()
                 axes.autoscale_view()
+                plots.move_apart([label for label in self._labels.values() if label.axes is axes])
             picture = style.png(self._figure, compression)
         self._picture.value = style.img(picture, self._alt(), self._size)
         return picture
@@ -826,12 +827,14 @@ class _NotebookView:
             if total:
                 axes.set_xlim(0, total * (1.0 if len(group) == 1 else 1.15))
             for index, name in enumerate(group):
-                (line,) = axes.plot([], [])
+                # The first name lies on top: noise belongs behind what it scatters around.
+                (line,) = axes.plot([], [], zorder=3 - 0.1 * index)
                 self._lines[name] = line
                 if len(group) > 1:
                     line.set_data([0], [0])
                     text = name.replace("_", " ")
                     self._labels[name] = style.label_line(axes, line, text, index)
+        self._figure.draw_without_rendering()  # labels move apart on axes that were laid out
 
     def _alt(self) -> str:
         words = []

@@ -47,6 +47,16 @@ def test_each_labelled_line_is_named_once(axes):
     )
 
 
+def test_labels_move_apart_again_where_their_lines_have_gone(axes):
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    axes.figure.draw_without_rendering()
+    low, high = (axes.annotate(name, (1, y)) for name, y in (("low", 0.2), ("high", 0.8)))
+    assert plots.move_apart([high, low]) == [low, high]
+    assert low.xyann == high.xyann == (5, 0)
+    low.xy = high.xy = (1, 0.5)
+    assert [label.xyann for label in plots.move_apart([high, low])] == [(5, -6.5), (5, 6.5)]
+
+
 def test_tints():
     assert plots.tint(0.0) == plots.tint(float("nan")) == "#ffffff"
     assert plots.tint(1.0) == plots.tint(7.0) != plots.tint(-1.0)

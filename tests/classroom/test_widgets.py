@@ -12,7 +12,7 @@ import pytest
 from nbclient import NotebookClient
 
 from rlhf_lessons.classroom import Choice, Slider, Toggle, explore, watch
-from rlhf_lessons.classroom.widgets import Run
+from rlhf_lessons.classroom.widgets import Run, _NotebookView
 
 GAMMA = Slider("γ", "discount", 0.0, 1.0, 0.9, step=0.01)
 BETA = Slider("β", "KL strength", 0.001, 10.0, 0.1, step=1, log=True)
@@ -300,6 +300,20 @@ def test_curves_are_checked():
         watch(steps(), curves="loss")
     with pytest.raises(ValueError, match="every must be"):
         watch(steps(), every=-1)
+
+
+def test_the_names_of_curves_that_end_together_stand_apart():
+    records = [Step(step, 3, 1 / step, 1.001 / step) for step in (1, 2, 3)]
+    run = Run(records, curves=[("loss", "accuracy")])
+    run.resume()
+    view = _NotebookView(run)
+    view._redraw(compression=1)
+    loss, accuracy = (view._labels[name].xyann[1] for name in ("loss", "accuracy"))
+    assert abs(accuracy - loss) > 10  # points; the letters are 11 high
+    view._redraw(compression=1)
+    assert accuracy - loss == pytest.approx(
+        view._labels["accuracy"].xyann[1] - view._labels["loss"].xyann[1], abs=2
+    )
 
 
 def test_an_empty_loop_and_one_without_numbers(capsys):
