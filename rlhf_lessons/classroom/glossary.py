@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import difflib
 import html
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -142,6 +143,21 @@ def _folded(text: str) -> str:
 _CELL = "text-align:left;vertical-align:top;padding:4px 10px;white-space:normal"
 
 
+# What stands after _ or ^: braces, or one word such as t, <t, s', θ or *.
+_RAISED = re.compile(r"([_^])(?:\{([^{}]*)\}|(<?[^\W_]+'?|\*))")
+
+
+def _set(equation: str) -> str:
+    """Write an equation with its indices below and its exponents above the line."""
+    parts, end = [], 0
+    for match in _RAISED.finditer(equation):
+        tag = "sub" if match[1] == "_" else "sup"
+        inner = _set(match[2]) if match[2] is not None else html.escape(match[3])
+        parts += [html.escape(equation[end : match.start()]), f"<{tag}>{inner}</{tag}>"]
+        end = match.end()
+    return "".join([*parts, html.escape(equation[end:])])
+
+
 def _table_html(found: Sequence[Entry]) -> str:
     """A table in the page's own colours."""
     if not found:
@@ -151,15 +167,15 @@ def _table_html(found: Sequence[Entry]) -> str:
     rows = []
     for entry in found:
         cells = [
-            (entry.sentence, f'style="{_CELL};min-width:220px"'),
-            (entry.equation, f'style="{_CELL};font-family:serif;font-size:110%"'),
+            (html.escape(entry.sentence), f'style="{_CELL};min-width:220px"'),
+            (_set(entry.equation), f'style="{_CELL};font-family:serif;font-size:115%"'),
             (str(entry.lesson), f'style="{_CELL}"'),
-            (entry.chinese, f'style="{_CELL}" lang="zh"'),
-            (entry.vietnamese, f'style="{_CELL}" lang="vi"'),
+            (html.escape(entry.chinese), f'style="{_CELL}" lang="zh"'),
+            (html.escape(entry.vietnamese), f'style="{_CELL}" lang="vi"'),
         ]
         rows.append(
             f'<tr><th scope="row" style="{_CELL}">{html.escape(entry.term)}</th>'
-            + "".join(f"<td {look}>{html.escape(text)}</td>" for text, look in cells)
+            + "".join(f"<td {look}>{text}</td>" for text, look in cells)
             + "</tr>"
         )
     count = "1 entry" if len(found) == 1 else f"{len(found)} entries"

@@ -39,9 +39,29 @@ class Cells(html.parser.HTMLParser):
 def test_the_table_holds_every_entry_in_every_language():
     table = Cells(Glossary(ALL, "")._repr_html_())
     assert table.rows[1] == ["policy", POLICY.sentence, "π(a|s)", "1", "策略", "chính sách"]
-    assert table.rows[2][2] == "x_<t>"  # escaped and read back
+    assert table.rows[2][2] == "x<t>"  # escaped and read back
     assert len(table.rows) == 4
     assert table.languages.count("zh") == table.languages.count("vi") == 3
+
+
+@pytest.mark.parametrize(
+    ("equation", "written"),
+    [
+        ("π(y_t | x, y_<t)", "π(y<sub>t</sub> | x, y<sub>&lt;t</sub>)"),
+        ("Σ_{t<T} γ^t·r_t", "Σ<sub>t&lt;T</sub> γ<sup>t</sup>·r<sub>t</sub>"),
+        ("V^π(s) − π_ref", "V<sup>π</sup>(s) − π<sub>ref</sub>"),
+        ("E_{τ∼π_θ} Σ_s' π^*", "E<sub>τ∼π<sub>θ</sub></sub> Σ<sub>s&#x27;</sub> π<sup>*</sup>"),
+        ("s', r ~ p(·|s, a)", "s&#x27;, r ~ p(·|s, a)"),
+    ],
+)
+def test_indices_and_exponents_leave_the_line(equation, written):
+    entry = Entry("term", "Sentence.", equation, 1, "", "")
+    assert f">{written}</td>" in Glossary([entry], "")._repr_html_()
+
+
+def test_no_equation_keeps_a_raw_index():
+    cells = [row[2] for row in Cells(glossary()._repr_html_()).rows[1:]]
+    assert not [cell for cell in cells if "_" in cell or "^" in cell]
 
 
 @pytest.mark.parametrize(
