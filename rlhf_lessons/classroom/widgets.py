@@ -576,7 +576,7 @@ class Run:
         done = f"{step} steps" if total is None else f"{step} of {total} steps"
         if not self.finished:
             done = f"stopped after {done}"
-            parts.append("run.resume() goes on")
+            parts.append("resume() on this run goes on")
         return (
             f"{self._title}: {done} · " + " · ".join(parts) if parts else f"{self._title}: {done}"
         )

@@ -251,7 +251,7 @@ def test_a_run_survives_the_interrupt_of_the_kernel(notebook_of):
     notebook.run_cell(0)
     wait_alt(notebook, "Curves of lesson")
     notebook.command("kernelmenu:interrupt")
-    stopped = notebook.output(0).locator("pre").filter(has_text="run.resume() goes on")
+    stopped = notebook.output(0).locator("pre").filter(has_text="resume() on this run goes on")
     stopped.wait_for()
     assert "Traceback" not in notebook.output(0).inner_text()
     notebook.run_cell(1)

@@ -239,7 +239,7 @@ def test_stopping_between_steps_and_resuming(capsys):
     run.resume()
     assert not run.finished
     assert len(run.records) == 2
-    assert "stopped after 2 of 5 steps · loss 0.5 · run.resume() goes on" in capsys.readouterr().out
+    assert "stopped after 2 of 5 steps · loss 0.5 · resume() on this run goes on" in capsys.readouterr().out
     assert run.resume() is run
     assert run.finished
     assert [record.step for record in run.records] == [1, 2, 3, 4, 5]
