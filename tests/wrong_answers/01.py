@@ -392,6 +392,11 @@ def advantage_nan(q_values, probabilities, legal):
     return (q_values - values).masked_fill(~legal, 0.0)
 
 
+def advantage_times_the_mask(q_values, probabilities, legal):
+    q_values = q_values * legal
+    return (q_values - (probabilities * q_values).sum(1, keepdim=True)) * legal
+
+
 def advantage_without_keepdim(q_values, probabilities, legal):
     q = _cleared(q_values, legal)
     return _cleared(q - (probabilities * q).sum(1), legal)
@@ -619,7 +624,8 @@ WRONG = {
         ("weighed", advantage_weighed, "weighed the advantage by π"),
         ("no sum", advantage_without_a_sum, "V is its SUM over the moves"),
         ("wrong axis", advantage_over_columns, "summed over the wrong axis"),
-        ("0 times −∞", advantage_nan, "NaN (not a number)"),
+        ("0 times −∞", advantage_nan, "before you multiply with π"),
+        ("−∞ times the mask", advantage_times_the_mask, "not by a product with the mask"),
         ("no keepdim", advantage_without_keepdim, "keepdim=True"),
     ],
     "1.7": [
@@ -632,7 +638,7 @@ WRONG = {
         ("no weight", gradient_without_weight, "forgot the weight"),
         ("summed", gradient_summed, "summed over the batch"),
         ("taken alone", gradient_of_taken_alone, "gave the other moves no gradient"),
-        ("overflow", gradient_overflows, "NaN (not a number)"),
+        ("overflow", gradient_overflows, "subtract the largest legal logit"),
     ],
     "1.8": [
         ("no baseline", statistics_without_baseline, "forgot the baseline"),

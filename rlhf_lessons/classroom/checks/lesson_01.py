@@ -312,7 +312,9 @@ def _(answer, draw) -> None:
 def _(answer, draw) -> None:
     rewards, mask = draw_tensor(draw, 3, 5), draw_mask(draw, 3, 5)
     for gamma in (0.0, 1.0):
-        _compare_returns(answer, rewards, mask, gamma)
+        padded = torch.where(mask, _returns(rewards, torch.ones_like(mask), gamma), 0.0)
+        let_in = "You let the padding in: clear the rewards behind the end of a game before you sum"
+        _compare_returns(answer, rewards, mask, gamma, {let_in: padded})
 
 
 # 1.4 · V by Monte Carlo -------------------------------------------------------------------------
@@ -552,12 +554,12 @@ def _advantage_mistakes(
     }
 
 
-def _compare_advantage(answer, q_values, probabilities, legal) -> None:
+def _compare_advantage(answer, q_values, probabilities, legal, more=None) -> None:
     compare(
         "advantage(q_values, probabilities, legal)",
         answer(q_values, probabilities, legal),
         _advantage(q_values, probabilities, legal),
-        mistakes=_advantage_mistakes(q_values, probabilities, legal),
+        mistakes={**_advantage_mistakes(q_values, probabilities, legal), **(more or {})},
         atol=TOLERANCE[q_values.dtype],
     )
 
@@ -583,7 +585,16 @@ def _(answer, draw) -> None:
     for filler in (-torch.inf, 50.0):
         legal = draw_legal(draw, 4, 6)
         q_values = torch.where(legal, draw_tensor(draw, 4, 6), filler)
-        _compare_advantage(answer, q_values, _draw_policy(draw, legal, torch.float64), legal)
+        probabilities = _draw_policy(draw, legal, torch.float64)
+        uncleared = q_values - (probabilities * q_values).sum(dim=1, keepdim=True)
+        multiplied = q_values * legal
+        multiplied = multiplied - (probabilities * multiplied).sum(dim=1, keepdim=True)
+        spoiled = "0 · (−∞) is NaN (not a number): clear the illegal entries of Q with masked_fill"
+        more = {
+            f"{spoiled} before you multiply with π": torch.where(legal, uncleared, 0.0),
+            f"{spoiled}, not by a product with the mask": multiplied * legal,
+        }
+        _compare_advantage(answer, q_values, probabilities, legal, more)
 
 
 # 1.7 · REINFORCE gradient -----------------------------------------------------------------------
@@ -636,13 +647,13 @@ def _gradient_mistakes(
     }
 
 
-def _compare_gradient(answer, logits, legal, actions, weights) -> None:
+def _compare_gradient(answer, logits, legal, actions, weights, more=None) -> None:
     chosen = torch.nn.functional.one_hot(actions, logits.shape[1]).to(logits.dtype)
     compare(
         "reinforce_gradient(logits, legal, actions, weights)",
         answer(logits, legal, actions, weights),
         weights[:, None] * (chosen - _softmax(logits, legal)),
-        mistakes=_gradient_mistakes(logits, legal, actions, weights),
+        mistakes={**_gradient_mistakes(logits, legal, actions, weights), **(more or {})},
         atol=TOLERANCE[logits.dtype],
         gradient=False,
     )
@@ -672,8 +683,17 @@ def _(answer, draw) -> None:
         legal = draw_legal(draw, 4, 6)
         logits = draw_tensor(draw, 4, 6) + size
         logits[:, int(draw.integers(6))] += 500
-        weights = draw_tensor(draw, 4)
-        _compare_gradient(answer, logits, legal, draw_actions(draw, legal), weights)
+        weights, actions = draw_tensor(draw, 4), draw_actions(draw, legal)
+        exponentials = logits.exp() * legal
+        naive = exponentials / exponentials.sum(dim=1, keepdim=True)
+        chosen = torch.nn.functional.one_hot(actions, 6).to(logits.dtype)
+        more = {
+            "e to the power of 1000 is no number for a computer, so the softmax became NaN (not a "
+            "number): subtract the largest legal logit of each row first, or use torch.softmax": (
+                weights[:, None] * (chosen - naive)
+            ),
+        }
+        _compare_gradient(answer, logits, legal, actions, weights, more)
 
 
 # 1.8 · mean and variance of the gradient --------------------------------------------------------
