@@ -254,33 +254,34 @@ class _SliderControl:
         # The value is in the box, so the slider needs no readout; a log slider's would be read
         # aloud as an exponent.
         common = {"readout": False, "layout": {"width": "min(340px, 100%)"}}
-        if spec.whole:
-            self._slider: Any = ipywidgets.IntSlider(
-                spec.value, spec.minimum, spec.maximum, 1 if spec.step is None else spec.step,
-                **common,
-            )  # fmt: skip
-        elif spec.log:
-            low, high = math.log10(spec.minimum), math.log10(spec.maximum)
-            step = (high - low) / 100 if spec.step is None else spec.step
-            self._slider = ipywidgets.FloatLogSlider(
-                value=spec.value, base=10, min=low, max=high, step=step, **common
+        low, high = self._place(spec.minimum), self._place(spec.maximum)
+        self._step = spec.step or (1 if spec.whole else (high - low) / 100)
+        if spec.log:
+            self._slider: Any = ipywidgets.FloatLogSlider(
+                value=spec.value, base=10, min=low, max=high, step=self._step, **common
             )
         else:
-            step = (spec.maximum - spec.minimum) / 100 if spec.step is None else spec.step
-            self._slider = ipywidgets.FloatSlider(
-                spec.value, min=spec.minimum, max=spec.maximum, step=step, **common
-            )
+            kind = ipywidgets.IntSlider if spec.whole else ipywidgets.FloatSlider
+            self._slider = kind(spec.value, min=low, max=high, step=self._step, **common)
         self._slider.observe(self._dragged, "value")
         self._box.observe(self._typed, "value")
         self.widget = ipywidgets.HBox(
             [self._box, self._slider], layout={"flex_flow": "row wrap", "align_items": "center"}
         )
 
+    def _place(self, value: float) -> float:
+        """Where on the slider a value lies, where all steps are equally long."""
+        return math.log10(value) if self.spec.log else value
+
     def _dragged(self, change: Any) -> None:
         if self._quiet:
             return
-        # A log slider's powers of ten carry rounding beyond the digits that are shown.
+        # The page puts a value between two steps of the slider on the nearer one and reports that,
+        # as if someone had dragged it: what was typed, or given at the start, stays.
         new = change["new"]
+        if abs(self._place(new) - self._place(self.value)) <= 0.5 * self._step:
+            return
+        # A log slider's powers of ten carry rounding beyond the digits that are shown.
         value = new if self.spec.whole else min(max(new, self.spec.minimum), self.spec.maximum)
         self._set(float(f"{value:.6g}") if not self.spec.whole else value)
 
@@ -320,12 +321,13 @@ class _PlainControl:
         if isinstance(spec, Choice):
             options = spec.mapping
             first = next(iter(options.values())) if spec.value is None else spec.value
+            width = 220 + 8 * max(map(len, options))  # no option is cut off, a letter is 8 wide
             self.widget: Any = ipywidgets.Dropdown(
                 options=list(options.items()),
                 value=first,
                 description=spec.name,
                 style={"description_width": "170px"},
-                layout={"width": "430px", "max_width": "100%"},
+                layout={"width": f"{max(width, 300)}px", "max_width": "100%"},
             )
         else:
             self.widget = ipywidgets.Checkbox(

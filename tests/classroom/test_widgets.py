@@ -198,6 +198,30 @@ def test_the_first_picture_is_there_without_a_kernel():
     assert bundle["text/plain"] == "picture of {'gamma': 0.9}\nWhat to see."
 
 
+@pytest.mark.parametrize(
+    ("slider", "reported", "next_step"),
+    [
+        (Slider("τ", "", minimum=0.1, maximum=5.0, value=1.0, log=True), 1.0061, 1.0463),
+        (Slider("γ", "", minimum=0.0, maximum=1.0, value=0.903, step=0.01), 0.9, 0.91),
+        (Slider("k", "", minimum=0, maximum=100, value=12, step=5), 10, 15),
+    ],
+)
+def test_the_page_does_not_round_a_value_that_nobody_dragged(slider, reported, next_step):
+    seen = []
+
+    def draw(figure, x):
+        seen.append(x)
+        return "a picture"
+
+    control = explore(draw, x=slider)._controls["x"]
+    control._slider.value = reported
+    assert control.value == slider.value
+    assert seen == [slider.value]
+    control._slider.value = next_step
+    assert seen == [slider.value, pytest.approx(next_step)]
+    assert control._box.value == slider.show(next_step)
+
+
 def test_texts_are_escaped():
     widget = explore(lambda figure: "a < b", caption="<script>")
     assert "a &lt; b" in widget._picture.value
@@ -239,7 +263,10 @@ def test_stopping_between_steps_and_resuming(capsys):
     run.resume()
     assert not run.finished
     assert len(run.records) == 2
-    assert "stopped after 2 of 5 steps · loss 0.5 · resume() on this run goes on" in capsys.readouterr().out
+    assert (
+        "stopped after 2 of 5 steps · loss 0.5 · resume() on this run goes on"
+        in capsys.readouterr().out
+    )
     assert run.resume() is run
     assert run.finished
     assert [record.step for record in run.records] == [1, 2, 3, 4, 5]
