@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 __all__ = ["LanguagePolicy", "Rollout", "TokenBatch"]
 
 # `sample` goes on without the rows that have ended once no more than this share still runs. To drop
-# copies the cache, so it waits until enough is gained.
-DROP_BELOW = 0.75
+# moves rows of the cache, so it waits until enough is gained.
+DROP_BELOW = 0.9
 
 
 @dataclass(frozen=True)
@@ -656,9 +656,9 @@ class LanguagePolicy:
             if running == 0 or step + 1 == max_new_tokens:
                 break
             if running <= DROP_BELOW * len(row) and reader.can_drop():
-                running_rows = (~ended).nonzero().squeeze(1)
-                reader.keep(running_rows)
-                row, drawn, ended = row[running_rows], drawn[running_rows], ended[running_rows]
+                places = _packed(~ended)
+                reader.keep(places)
+                row, drawn, ended = row[places], drawn[places], ended[places]
             logits = reader.read(drawn.unsqueeze(1))
 
         tokens, log_probs = tokens[:, : step + 1], log_probs[:, : step + 1]
@@ -688,6 +688,17 @@ class LanguagePolicy:
             log_probs=log_probs,
             finished=finished,
         )
+
+
+def _packed(running: Tensor) -> Tensor:
+    """Give for each of the first places the row that goes there, so that few rows move.
+
+    Running rows that stand in the first places stay, and the last ones fill the gaps.
+    """
+    count = int(running.sum())
+    kept = torch.arange(count, device=running.device)
+    kept[~running[:count]] = running[count:].nonzero().squeeze(1) + count
+    return kept
 
 
 def _check_sampling(
