@@ -2,7 +2,8 @@
 
 Sampling (lesson 2 and all after it) spends its time here. What is here: :class:`Reader`, which
 works for every model because it lets the model do the work, and :class:`GPT2Reader`, the same for
-an ordinary GPT-2 with its steps written out, which is faster (``benchmarks/RESULTS.md``). Left out on purpose: gradients, beams, and quantised caches.
+an ordinary GPT-2 with its steps written out, which is faster (``benchmarks/RESULTS.md``). Left out
+on purpose: gradients, beams, and quantised caches.
 """
 
 from __future__ import annotations
