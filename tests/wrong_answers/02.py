@@ -384,6 +384,12 @@ def returns_score_in_last_column(token_rewards, scores, mask, gamma):
     return _keep(_to_go(rewards, gamma), mask), rewards.sum(-1)
 
 
+def returns_with_padding_and_score_in_last_column(token_rewards, scores, mask, gamma):
+    rewards = token_rewards.clone()
+    rewards[:, -1] += scores
+    return _keep(_to_go(rewards, gamma), mask), rewards.sum(-1)
+
+
 def returns_score_everywhere(token_rewards, scores, mask, gamma):
     rewards = token_rewards.masked_fill(~mask, 0.0) + scores[:, None] * mask
     return _keep(_to_go(rewards, gamma), mask), _with_score(token_rewards, scores, mask).sum(-1)
@@ -484,6 +490,11 @@ def distillation_nan(student_logits, teacher_logits, mask):
     return _keep(-(p * student_logits.log_softmax(-1)).sum(-1), mask)
 
 
+def distillation_nan_times_mask(student_logits, teacher_logits, mask):
+    teacher = teacher_logits.detach().softmax(-1)
+    return -(teacher * student_logits.log_softmax(-1)).sum(-1) * mask
+
+
 def distillation_by_logsumexp(student_logits, teacher_logits, mask):
     p = teacher_logits.detach().softmax(-1)
     allowed = student_logits.masked_fill(p == 0, 0.0)
@@ -571,6 +582,11 @@ WRONG = {
     ],
     "2.7": [
         ("last column", returns_score_in_last_column, "last column"),
+        (
+            "last column, with padding",
+            returns_with_padding_and_score_in_last_column,
+            "let the padding's numbers in",
+        ),
         ("every token", returns_score_everywhere, "score to every token"),
         ("no discount", returns_not_discounted, "did not discount"),
         ("the past", returns_of_the_past, "added up the past"),
@@ -590,6 +606,7 @@ WRONG = {
         ("teacher learns", distillation_teacher_learns, "detach teacher_logits"),
         ("student detached", distillation_student_detached, "No gradient reaches the student"),
         ("0 · ∞", distillation_nan, "0 · (−∞) is NaN"),
+        ("0 · ∞, mask by product", distillation_nan_times_mask, "and so is NaN · 0"),
     ],
 }
 

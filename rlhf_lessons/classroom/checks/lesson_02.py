@@ -795,12 +795,15 @@ def _compare_returns(answer, token_rewards, scores, mask, gamma, atol) -> None:
         }.items()
     }
     discounts = gamma ** torch.arange(mask.shape[1], dtype=rewards.dtype)
+    in_final_column = torch.cat([token_rewards[:, :-1], token_rewards[:, -1:] + scores[:, None]], 1)
     compare(
         "the returns of the tokens, (B, T)",
         per_token,
         right,
         mistakes={
             **elsewhere,
+            "You put the score in the last column, which may be padding, and let the padding's "
+            "numbers in: use the mask for both": cleared(_to_go(in_final_column, gamma), mask),
             "You forgot the score: it is added to the last counted token's reward": cleared(
                 _to_go(cleared(token_rewards, mask), gamma), mask
             ),
@@ -883,11 +886,15 @@ def _(answer, draw) -> None:
     right = cleared(_to_go(rewards, 0.9), mask)
     per_token, whole = _returns(answer, costs, scores, mask, 0.9)
     spoiled = "NaN · 0 is NaN: clear the padding with torch.where or masked_fill"
+    with_padding = _to_go(torch.where(mask, rewards, math.nan), 0.9)
     compare(
         "the returns of the tokens with NaN in the padding",
         per_token,
         right,
-        mistakes={spoiled: cleared(_to_go(torch.where(mask, rewards, math.nan), 0.9), mask)},
+        mistakes={
+            spoiled: cleared(with_padding, mask),
+            f"{spoiled}, before you sum": with_padding,
+        },
         atol=1e-6,
     )
     compare(
@@ -1017,6 +1024,8 @@ def _(answer, draw) -> None:
         mistakes={
             "0 · (−∞) is NaN: a token that the teacher never says adds nothing; use torch.where or "
             "masked_fill where its probability is 0": cleared(plain, mask),
+            "0 · (−∞) is NaN, and so is NaN · 0: use masked_fill where the teacher's probability "
+            "is 0, and for the mask": plain * mask,
             **_distillation_mistakes(student, teacher, mask),
         },
         atol=1e-6,
