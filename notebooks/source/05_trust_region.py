@@ -999,7 +999,7 @@ def draw_simplex(figure, writer, limit, epsilon, epochs):
         artist.set_data(*on_plane(point)[:, None])
     kl = float((before * (before / torch.tensor(path[-1])).log()).sum())
     largest = max(abs(p / q - 1) for p, q in zip(path[-1], before.tolist(), strict=True))
-    axes.set_title(f"KL {kl:.4f} after {epochs} epochs, largest |ρ − 1| = {largest:.2f}")
+    axes.set_title(f"KL {kl:.3f} after {epochs} epochs, largest |ρ − 1| = {largest:.2f}")
     says = ", ".join(f"{n} {p:.2f}" for n, p in zip(NAMES, path[-1], strict=True))
     return (
         f"Triangle of policies over bad, good and great; the old policy is {name}. With "
@@ -1019,10 +1019,12 @@ explore(
 )
 
 # %% [markdown]
-# With the clip the path comes to rest near the corner of the hexagon where the good actions are at
-# 1 + ε, a little beyond the edge. Without it, it goes on to the corner "great": on three actions
-# with exact advantages that is even right. What can be wrong with it shows when advantages are
-# estimated.
+# With the clip the path comes to rest where both good actions are at 1 + ε. That is *outside* the
+# hexagon: "bad" has sunk below 1 − ε, though its own gradient has been 0 for long. The others push
+# it, since probabilities add up to 1. Section 5 in three actions.
+#
+# Without the clip the path goes on to the corner "great". With exact advantages that is even right;
+# section 10 shows what happens when they are estimated.
 #
 # For a rare action the two regions differ. The hexagon lets it grow by the same *factor* as the
 # others, which is next to nothing; the oval gives it room.
@@ -1263,8 +1265,13 @@ print(f"batch 7 without a limit: J {float(in_time):+.2f} after 30 epochs, "
 assert float(in_time) > 1 > true[0] > float(ends["no limit"][6])
 
 # %% [markdown]
-# Without a limit, a few epochs gain a lot and many gamble it away, or not. Step through batch 7:
-# where does the score turn, and what has the policy bet on by then?
+# Without a limit, ten epochs gain more than the clip ever does on one batch. Then the intervals
+# grow, the mean falls, and some batches end far below the start. With the clip all twelve stay
+# above it; but it is no licence for many epochs either: its mean sinks a little, too, as the tokens
+# that are not yet stopped fit the noise.
+#
+# Step through batch 7: where does the score turn, and what has the policy bet on by then? A writer
+# who sees the last word only has learned "great" after "very", and "very" after "great".
 
 # %% figure="05_epochs"
 SHOWN = 6
