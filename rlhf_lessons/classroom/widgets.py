@@ -279,7 +279,7 @@ class _SliderControl:
         # The page puts a value between two steps of the slider on the nearer one and reports that,
         # as if someone had dragged it: what was typed, or given at the start, stays.
         new = change["new"]
-        if abs(self._place(new) - self._place(self.value)) <= 0.5 * self._step:
+        if abs(self._place(new) - self._place(self.value)) <= 0.501 * self._step:
             return
         # A log slider's powers of ten carry rounding beyond the digits that are shown.
         value = new if self.spec.whole else min(max(new, self.spec.minimum), self.spec.maximum)
