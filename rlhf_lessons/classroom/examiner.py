@@ -51,7 +51,7 @@ def examine(number: str, function: Callable, proof: str) -> None:
     try:
         fresh = importlib.import_module(used.__name__)
         exercise = fresh.find_exercise(number)
-        outcome = exercise.examine(function)
+        outcome = fresh.examine_own(exercise, function)
         fresh.report(exercise, outcome, proof)
     finally:
         for name in list(sys.modules):

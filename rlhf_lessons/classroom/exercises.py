@@ -411,13 +411,38 @@ def check(number: str, function: Callable, *, seed: int | None = None) -> None:
         ValueError: when there is no such exercise.
     """
     exercise = find_exercise(number)
-    outcome = exercise.examine(function, seed)
+    outcome = examine_own(exercise, function, seed)
     report(exercise, outcome)
     if outcome.status == "passed":
         _passed[number] = function
     else:
         _passed.pop(number, None)
         raise _exception(exercise, outcome)
+
+
+def examine_own(exercise: Exercise, function: Callable, seed: int | None = None) -> Outcome:
+    """Examine an answer that has to be the learner's: a function of the package scores nothing.
+
+    ``yours`` lends the package's function under the learner's name. A check that runs again below
+    that cell would otherwise pass for a function that the learner did not write.
+
+    Args:
+        exercise: what to examine.
+        function: the answer.
+        seed: draws the inputs; a fresh one when left out.
+
+    Returns:
+        The outcome of each part.
+    """
+    if str(getattr(function, "__module__", "")).split(".")[0] != "rlhf_lessons":
+        return exercise.examine(function, seed)
+    hint = (
+        f"here `{exercise.function}` is the package's function, which `yours` lends while yours "
+        f"has not passed: run the cell with your own `{exercise.function}` again, then its check, "
+        f"above the cell with `yours`"
+    )
+    parts = tuple(PartOutcome(part.name, 0, part.points, hint) for part in exercise.parts)
+    return Outcome(exercise.number, "failed", parts, seed or 0)
 
 
 def yours(number: str, function: Callable) -> Callable:

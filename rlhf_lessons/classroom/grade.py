@@ -382,6 +382,13 @@ def _score_once(entry: dict, place: int, copy: _Copy, seen: dict[int, dict]) -> 
     if mark["status"] in ("too long", "lost"):
         status = "too long" if mark["status"] == "too long" else "kernel ended"
         return scored(0, status, f"while {function} was checked: {mark['message']}")
+    if mark["status"] == "ok":
+        return scored(
+            0,
+            "error",
+            "the check ended without a result: this notebook changed how IPython shows things "
+            "(display, sys.stdout, or IPython's events), so take that out",
+        )
     if mark["error"] == "NameError" and f"'{function}'" in mark["message"]:
         return scored(0, "error", _why_undefined(entry, copy, seen))
     if mark["error"] == "PackageReplaced":

@@ -39,13 +39,37 @@ class WatchedKernel(RunningKernel):
     next_look = 0.0
     seconds = float("inf")
     lost = ""
+    unanswered = ""  # the cell whose time ran out before the kernel answered
 
     def execute_cell_input(self, cell_input, allow_stdin=None):
         """Run a cell, and begin to count its time."""
         if self.lost:
             raise KernelLost(self.lost)
+        self.unanswered = ""
         self.deadline = time.monotonic() + self.seconds + INTERRUPT_SECONDS
         return super().execute_cell_input(cell_input, allow_stdin)
+
+    def await_reply(self, msg_id, timeout=None):
+        """Wait for the answer to a cell, and remember when none came in time."""
+        try:
+            return super().await_reply(msg_id, timeout)
+        except Empty:
+            self.unanswered = msg_id
+            raise
+
+    def still_answers(self) -> bool:
+        """Say whether the interrupted cell was answered after all; end a kernel that is mute."""
+        try:
+            super().await_reply(self.unanswered, INTERRUPT_SECONDS)
+        except Empty:
+            self.lost = (
+                "the kernel no longer answers: it was broken from inside (for example by a change "
+                "of sys.stdout or of a built-in function)"
+            )
+            self.km.shutdown_kernel(now=True)
+        except KernelLost:
+            pass
+        return not self.lost
 
     def get_message(self, stream, timeout=None):
         """Wait for a message in short steps, and look at the kernel between them."""
@@ -127,9 +151,15 @@ class Marks:
         return report
 
     def _status(self, item, error) -> dict:
+        kernel = item.parent.kernel
+        if error is None and kernel.unanswered:
+            # Its time was up, and then it ended without an error: the cell caught the interrupt, or
+            # the kernel cannot answer any more.
+            if kernel.still_answers():
+                return {"status": "too long", "message": f"no end after {kernel.seconds:g} s"}
+            error = KernelLost(kernel.lost)
         if error is None:
             return {"status": "ok"}
-        kernel = item.parent.kernel
         if kernel is None:
             return {"status": "not reached", "message": f"no kernel could start: {error}"}
         raised = [out for out in item.test_outputs or [] if out.output_type == "error"]

@@ -241,6 +241,17 @@ def test_yours_gives_the_packages_with_a_note_otherwise(exercise, capsys):
     assert yours("92.1", another) is library_total  # written anew since the check
 
 
+def test_the_function_that_yours_lends_does_not_pass_for_the_learners(
+    exercise, monkeypatch, capsys
+):
+    monkeypatch.setattr(library_total, "__module__", "rlhf_lessons.formulas.credit")
+    lent = yours("92.1", running_total)
+    with pytest.raises(CheckFailed, match="package's function, which `yours` lends") as caught:
+        check("92.1", lent)
+    assert caught.value.outcome.points == 0
+    assert exercise.examine(lent).status == "passed"
+
+
 @pytest.mark.parametrize("number", ["1", "one.two", "1.2.3", 1, ""])
 def test_an_exercise_has_two_numbers(number):
     with pytest.raises(ValueError, match="named like"):

@@ -195,6 +195,61 @@ def test_a_cell_that_cannot_be_interrupted_ends_the_lesson(solved, manifest):
 
 
 @pytest.mark.notebook
+def test_a_check_below_the_cell_that_lends_the_packages_function_scores_nothing(
+    student, manifest, monkeypatch
+):
+    """Lesson 1's stubs: ``yours`` puts the package's function under the learner's name."""
+
+    def change(notebook):
+        at = place(notebook, 'check("91.1"')
+        notebook.cells.insert(place(notebook, "double = yours") + 1, notebook.cells.pop(at))
+        notebook.cells[place(notebook, "import matplotlib")].source = (
+            "from rlhf_lessons.classroom import check\n"
+            "from rlhf_lessons.formulas import discounted_returns\n"
+            "def yours(number, function): return discounted_returns"
+        )
+
+    graded = run(edit(student, change), manifest)
+    assert points(graded) == {"91.1": 0, "91.2": 0}
+    assert "the package's function, which `yours` lends" in graded.exercises[0].hints[0]
+
+
+@pytest.mark.notebook
+def test_a_display_that_shows_nothing_is_told(solved, manifest):
+    def change(notebook):
+        notebook.cells.insert(
+            place(notebook, 'check("91.2"'),
+            new_code_cell("import IPython.display\nIPython.display.display = lambda *a, **k: None"),
+        )
+
+    graded = run(edit(solved, change), manifest)
+    assert status(graded) == {"91.1": "passed", "91.2": "error"}
+    assert "the check ended without a result" in graded.exercises[1].hints[0]
+
+
+@pytest.mark.notebook
+def test_a_kernel_that_no_longer_answers_is_ended(solved, manifest):
+    def change(notebook):
+        cell = notebook.cells[place(notebook, "def double")]
+        cell.source += "\nimport sys\nsys.stdout = None"
+
+    graded = run(edit(solved, change), manifest, seconds=5)
+    assert status(graded) == {"91.1": "kernel ended", "91.2": "not reached"}
+    assert "the kernel no longer answers" in graded.exercises[0].hints[0]
+
+
+@pytest.mark.notebook
+def test_a_cell_that_catches_its_interrupt_took_too_long(solved, manifest):
+    def change(notebook):
+        endless = "try:\n    while True:\n        pass\nexcept BaseException:\n    pass"
+        notebook.cells.insert(place(notebook, 'check("91.2"'), new_code_cell(endless))
+
+    graded = run(edit(solved, change), manifest, seconds=5)
+    assert status(graded) == {"91.1": "passed", "91.2": "passed"}
+    assert graded.notes == ("the cell 'try:': no end after 5 s",)
+
+
+@pytest.mark.notebook
 def test_a_kernel_that_dies_is_told(solved, manifest):
     def change(notebook):
         notebook.cells[
