@@ -81,6 +81,11 @@ class Readout:
         """
         return self.model.parameters()
 
+    def embeddings(self) -> set[torch.nn.Parameter]:
+        """Return the weights of the embeddings of words and positions."""
+        tables = (m for m in self.model.modules() if isinstance(m, torch.nn.Embedding))
+        return {weight for table in tables for weight in table.parameters()}
+
     # -- Making, loading, saving -------------------------------------------------------------------
 
     @classmethod

@@ -37,6 +37,8 @@ class RewardSettings:
         warmup: share of the steps in which the learning rate rises from 0.
         weight_decay: of AdamW, on all weights.
         max_gradient_norm: the gradient is scaled down to this length where it is longer.
+        freeze_embeddings: whether the vectors of words and positions stay as the language model
+            learned them. With few or noisy pairs they would move by chance, word by word.
         average: how much of the running average of the weights each step keeps, 0 to below 1; the
             average replaces the weights at the end. 0 keeps the last weights.
         evaluate_every: steps between two measurements on the validation pairs; the last step is
@@ -55,6 +57,7 @@ class RewardSettings:
     warmup: float = 0.05
     weight_decay: float = 0.01
     max_gradient_norm: float = 1.0
+    freeze_embeddings: bool = False
     average: float = 0.0
     evaluate_every: int = 50
     length_groups: int = 4
@@ -237,7 +240,8 @@ def _steps(
     held_out: Pairs | None,
     loss: Callable[[Tensor, Tensor], Tensor],
 ) -> Iterator[RewardStep]:
-    weights = [weight for weight in reward_model.parameters() if weight.requires_grad]
+    frozen = reward_model.embeddings() if settings.freeze_embeddings else set()
+    weights = [w for w in reward_model.parameters() if w.requires_grad and w not in frozen]
     optimizer = torch.optim.AdamW(
         weights, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
     )
@@ -255,7 +259,7 @@ def _steps(
         chosen, rejected = pairs.rewards(reward_model, batch, settings.length_groups)
         objective = loss(chosen, rejected).mean()
         optimizer.zero_grad()
-        objective.backward()
+        objective.backward(inputs=weights)
         norm = torch.nn.utils.clip_grad_norm_(weights, settings.max_gradient_norm)
         if not (math.isfinite(objective.item()) and math.isfinite(norm.item())):
             raise FloatingPointError(

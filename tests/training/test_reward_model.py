@@ -186,6 +186,16 @@ def test_the_average_replaces_the_weights_at_the_end(reward_model):
         torch.testing.assert_close(a, b.detach())
 
 
+def test_frozen_embeddings_stay_and_the_rest_learns(reward_model):
+    torch.nn.init.normal_(reward_model.model.score.weight)
+    before = {name: w.detach().clone() for name, w in reward_model.model.named_parameters()}
+    settings = RewardSettings(steps=2, freeze_embeddings=True)
+    list(train_reward_model(reward_model, preferences(40, 7), settings))
+    moved = {n for n, w in reward_model.model.named_parameters() if not torch.equal(w, before[n])}
+    assert set(before) - moved == {"transformer.wte.weight", "transformer.wpe.weight"}
+    assert all(w.requires_grad for w in reward_model.parameters())
+
+
 def test_validation_is_measured_when_asked(reward_model):
     settings = RewardSettings(steps=7, evaluate_every=3)
     records = list(
