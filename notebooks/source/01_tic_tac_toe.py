@@ -230,7 +230,7 @@ assert reached == {board.cells for board in space.boards}
 # Tab and Space) and play a game or two; losing takes some effort.
 
 # %%
-play(random_policy(), caption="An agent that moves at random. You are X.")
+play(random_policy(), caption="An agent that moves at random.")
 
 # %% [markdown]
 # ## 2 · A policy, and the probability of a game
@@ -398,11 +398,15 @@ explore(
 )
 
 # %% [markdown]
-# The corner stays ahead at every γ, while the values shrink and the differences vanish: an agent in a
-# hurry sees little of what lies ahead. Is the discount then harmless? Compare the best moves of all
-# boards with those at γ = 1:
+# No: the corner stays ahead at every γ above 0, while the values shrink and the differences vanish.
+# An agent in a hurry sees little of what lies ahead. Is the discount then harmless? Compare the best
+# moves of all boards with those at γ = 1:
 
 # %%
+for gamma in np.linspace(0.1, 1, 10):
+    q_first = exact_q_values(best_response(RANDOM, gamma), RANDOM, gamma)[0]
+    assert q_first[OPENINGS["corner"]] > max(q_first[OPENINGS["edge"]], q_first[OPENINGS["centre"]])
+
 patient = best_response(RANDOM, gamma=1.0) > 0  # (S, 9), True = a best move at γ = 1
 for gamma in (0.9, 0.5, 0.3):
     hasty = best_response(RANDOM, gamma) > 0
@@ -543,7 +547,8 @@ check("1.4", monte_carlo_values)
 # %% [markdown]
 # Now 200,000 games, in batches of 2,000; your two functions turn them into values. The curves show
 # the distance to the exact V: its mean over the states that the agent meets, weighed by how often
-# it meets them (the distribution $\rho_\pi$), and its largest value over all states.
+# it meets them (the distribution $\rho_\pi$), and its largest value over all states. The Stop button
+# ends a run early, and `mc_run.resume()` in a new cell goes on with it.
 
 # %% kind="train"
 monte_carlo_values = yours("1.4", monte_carlo_values)
@@ -719,7 +724,7 @@ for iteration in range(5):
     average = float((torch.from_numpy(policy) * A).sum(dim=1).abs().max())
     print(
         f"round {iteration}: J = {objective:.4f}   largest advantage {float(A.max()):.4f}   "
-        f"under π itself {average:.0e}"
+        f"mean under π {average:.4f}"
     )
     assert average < 1e-12
     policy = greedy_policy(A.numpy())
@@ -823,9 +828,19 @@ safety_costs = exact_rates(BEST, RANDOM, "O").win - exact_rates(safe_agent, RAND
 print(f"safety costs {100 * safety_costs:.1f} points of wins against random")
 assert exact_rates(safe_agent, PERFECT, "O").loss == 0
 
+# Policy iteration once more, this time among the moves that do not lose to perfect play.
+safe_move = exact_q_values(PERFECT, PERFECT) > -0.5
+policy = PERFECT
+for _ in range(5):
+    policy = greedy_policy(np.where(safe_move, exact_q_values(policy, RANDOM), -2))
+safe_optimum, o_optimum = (expected_return(p, RANDOM, "O") for p in (policy, BEST))
+print(f"J against random: at most {o_optimum:.4f}, and without risk at most {safe_optimum:.4f}")
+assert safe_optimum < o_optimum - 0.005
+
 # %% [markdown]
-# It no longer loses to anyone, and pays for it with wins against the weak. As O an agent cannot
-# have both, whatever the algorithm.
+# It no longer loses to anyone, and pays for it with wins against the weak. The last line says that
+# this is nobody's fault: as O the most that can be won against random is out of reach for *every*
+# policy that never risks a loss.
 #
 # ## 6 · REINFORCE: learn the policy itself
 #
@@ -870,8 +885,9 @@ assert exact_rates(safe_agent, PERFECT, "O").loss == 0
 # <details><summary>Hint 2</summary>
 #
 # $e^{1000}$ overflows. Subtract the largest legal logit of each row first, or use `torch.softmax`,
-# which does. `torch.nn.functional.one_hot(actions, 9)` gives the 1[a = b] (convert its dtype), and
-# `weights[:, None]` multiplies each row.
+# which does. `torch.nn.functional.one_hot(actions, A)` gives the 1[a = b], with A =
+# `logits.shape[1]` (the check also plays on boards of other sizes); `weights[:, None]` multiplies
+# each row.
 #
 # </details>
 
@@ -903,7 +919,9 @@ check("1.7", reinforce_gradient)
 
 # %% [markdown]
 # Your gradient now trains a policy from nothing. It is **on-policy**: each batch of 100 games is
-# played by the policy of that moment, used for one step, and thrown away.
+# played by the policy of that moment, used for one step, and thrown away. The panel on the right
+# shows how much the weights of a batch, the returns G, differ from one another: near 0 nearly all
+# games end alike, and tell the policy little.
 
 # %% kind="train"
 reinforce_gradient = yours("1.7", reinforce_gradient)
@@ -1019,7 +1037,7 @@ for w in (0.0, 0.3, 0.6, 0.9):
     pi = torch.from_numpy(mix_policies(RANDOM, BEST, w))
     without, with_v, off_0, off_v = compare_baselines(pi)
     ratios.append(without / with_v)
-    line = f"best with w = {w:<6}{expected_return(pi, RANDOM):>9.3f}{without:>12.4f}{with_v:>12.4f}"
+    line = f"best with w = {w:<6}{expected_return(pi, RANDOM):>7.3f}{without:>12.4f}{with_v:>12.4f}"
     print(f"{line}{ratios[-1]:>7.2f}   {off_0:.1f} and {off_v:.1f} standard errors")
     assert max(off_0, off_v) < 4
 assert min(ratios) > 1 and ratios == sorted(ratios)
@@ -1027,8 +1045,8 @@ assert min(ratios) > 1 and ratios == sorted(ratios)
 # %% [markdown]
 # For the random player the baseline saves little, because wins and losses nearly balance. The better
 # the player, the more it saves: when almost every return is +1, the returns carry no news, and the
-# baseline takes them out. Both means agree with the exact gradient within their standard errors: the
-# direction is the same, the noise is less.
+# baseline takes them out. Each mean lies about one standard error from the exact gradient, which is
+# what chance alone does: the direction is the same, the noise is less.
 #
 # Does it learn better, then? Here nobody hands over the exact V, so the loop learns a value table
 # along the way and uses that as its baseline. Three seeds each:
@@ -1092,7 +1110,7 @@ plt.show()
 # ## 7 · Self-play
 #
 # The opponent may also be **the agent itself**. Then nobody has to supply an opponent, and it gets
-# stronger as the agent does. `None` as the opponent means just that; the agent plays both sides.
+# stronger as the agent does. `None` as the opponent means that: the agent plays both sides.
 #
 # *Predict, then run:* what happens to the objective, the agent's result against itself?
 

@@ -22,6 +22,7 @@
 # %% kind="setup"
 import itertools
 import math
+import textwrap
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -50,6 +51,12 @@ from rlhf_lessons.worlds import reviews
 torch.set_num_threads(1)  # the same numbers on every run, and fast enough for a small model
 use_style()
 
+
+def tell(text: str) -> None:
+    """Print a text in lines that break between words."""
+    print(textwrap.fill(text, 96, subsequent_indent="    "))
+
+
 # %% [markdown]
 # ## 1 · The world: film reviews
 #
@@ -61,7 +68,8 @@ use_style()
 # %%
 demonstrations = reviews.sample_reviews(6_000, seed=1)
 for prompt, response in demonstrations[:2]:
-    print(f"x  {prompt}\ny  {response}")
+    tell(f"x  {prompt}")
+    tell(f"y  {response}")
     sentiment = reviews.gold_sentiment([prompt], [response])[0]
     print(f"   gold sentiment {sentiment:+.2f}\n")
 
@@ -526,7 +534,7 @@ check("2.4", perplexity)
 # %%
 web = reviews.sample_web_text(8_000, seed=2)
 for line in web[:3]:
-    print("·", line)
+    tell(f"· {line}")
 
 # %% kind="train"
 mine = LanguagePolicy(small_gpt2(len(tokenizer), seed=0), tokenizer)
@@ -554,17 +562,18 @@ assert run.last.loss < 0.5 * run.records[0].loss
 for step, responses in samples.items():
     print(f"\nafter step {step}:")
     for opener, response in zip(OPENERS, responses, strict=True):
-        print(f"  · {opener} | {response}")
+        tell(f"· {opener} | {response}")
 
 # %% [markdown]
-# First noise; then frequent words and full stops; then phrases. Many more steps later the model
-# that comes with the course speaks in sentences, with the web's faults, since it imitates the web.
+# First noise; then pairs of words that often stand together; then whole phrases, badly joined. Many
+# more steps later the model that comes with the course speaks in sentences, with the web's faults,
+# since it imitates the web.
 
 # %%
 base = load_policy("reviews-base")
 rollout = base.sample([""] * 4, 40, generator=torch.Generator().manual_seed(0))
 for response in rollout.responses:
-    print("·", response)
+    tell(f"· {response}")
 
 # %% [markdown]
 # ## 6 · Step 1: supervised fine-tuning
@@ -641,9 +650,9 @@ for name in ("yours", "sft"):
 
 # %% [markdown]
 # Both intervals lie below that of the base model. A small step in nats per token is a large step
-# per text, since the differences of all tokens add up: few of the base model's samples are clean,
-# most of the fine-tuned model's are. Fewer steps leave faults behind; the model that comes with the
-# course went on for longer.
+# per text, since the differences of all tokens add up: one in four of the base model's samples is
+# clean, and most of the fine-tuned models' are. Fewer steps leave faults behind; the model that
+# comes with the course went on for longer.
 #
 # From now on π_ref, the **reference model**, is this fine-tuned model, frozen. Every method of
 # lessons 3 to 6 starts from it and is held close to it.
@@ -816,7 +825,8 @@ def draw_next_word(figure, text, temperature, top_k):
     axes.dots.set_ydata(frequency)
     axes.set_xticklabels(names)
     axes.set_ylim(0, next(limit for limit in (0.12, 0.3, 0.6, 1.1) if exact.max() < 0.95 * limit))
-    axes.set_title(f"entropy {float(formulas.entropy(cut)):.2f} nats (the scale follows the bars)")
+    undecided = max(0.0, float(formulas.entropy(cut)))  # rounding can leave −0.00
+    axes.set_title(f"entropy {undecided:.2f} nats (the scale follows the bars)")
     best = ", ".join(f"{n} {p:.2f}" for n, p in zip(names[:3], exact[:3], strict=True))
     return f"Next-word probabilities at temperature {temperature:.2f}, top-k {top_k}: {best}"
 
@@ -1154,7 +1164,8 @@ for remark in ("we sat in the front row .", "i need more coffee ."):
     generator = torch.Generator().manual_seed(9)
     answer = sft.sample([state], 20, generator=generator).responses[0]
     answer = answer.split(" .")[0] + " ."  # its first sentence
-    print(f"state of {len(state.split()):2} words: {state}\n     the policy says: {answer}\n")
+    tell(f"state of {len(state.split()):2} words: {state}")
+    print(f"     the policy says: {answer}\n")
     conversation += [answer, remark]
 
 # %% [markdown]
@@ -1207,7 +1218,7 @@ told = base.sample(asked, 48, generator=torch.Generator().manual_seed(8)).respon
 rude = np.array([reviews.is_rude(response) for response in told])  # what a person would mark
 LABELS = 300
 print(f"{rude[:LABELS].sum()} of {LABELS} labelled completions are rude, for example:")
-print("·", next(response for response, mark in zip(told, rude, strict=True) if mark))
+tell("· " + next(response for response, mark in zip(told, rude, strict=True) if mark))
 
 classifier = ResponseClassifier(base)
 *_, last = train_classifier(classifier, asked[:LABELS], told[:LABELS], rude[:LABELS].astype(int))
@@ -1349,9 +1360,10 @@ assert results["3,000 teacher texts"].interval()[1] < results["300 teacher texts
 
 # %% [markdown]
 # The distilled student wins clearly. With the teacher's help each word of the 300 texts comes with
-# a whole distribution, which says what else could have stood there. The students that see words
-# alone do much better on their own texts than on new ones: they learn them by heart. The teacher's
-# texts teach no more than real ones, one for one; their advantage is that there is no end of them.
+# a whole distribution, which says what else could have stood there. The two students that see 300
+# texts as words alone do much better on those texts than on new ones: they learn them by heart. The
+# teacher's texts teach no more than real ones, one for one; their advantage is that there is no end
+# of them.
 #
 # **In-context learning**: a model behaves differently because of what stands in its context, with
 # no weight changed. Our model infers a reviewer's mood from one sentence. Below: how likely the
