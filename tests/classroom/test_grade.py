@@ -458,6 +458,32 @@ def test_quick_leaves_out_training_and_pictures_but_not_the_learners_cells(solve
     assert any("notebook_bar" in source for source in full)
 
 
+def test_a_quick_run_has_no_note_on_names_from_cells_that_it_leaves_out(solved, manifest):
+    """A cell that shows something and was edited runs, the training cell that it needs does not."""
+
+    def change(notebook):
+        train = notebook.cells[place(notebook, "import sys")]
+        train.source = train.source + "\ncurve = 1"
+        edited = ["smooth = curve", "print(smooth)", "print(nowhere)"]
+        notebook.cells += [new_code_cell(source) for source in edited]
+
+    notes = {}
+    for quick in (True, False):
+        made = prepared(edit(solved, change if quick else lambda notebook: None), manifest, quick)
+        seen = {
+            position: {
+                "status": "error",
+                "error": "NameError",
+                "message": f"name {source.split('(')[-1].split()[-1].strip(')')!r} is not defined",
+            }
+            for position, source in enumerate(made.sources)
+            if source in ("smooth = curve", "print(smooth)", "print(nowhere)")
+        }
+        notes[quick] = [note.split("raised")[0] for note in grade._cell_notes(made, seen, manifest)]
+    assert notes[True] == ["the cell 'print(nowhere)' "]
+    assert len(notes[False]) == 3
+
+
 def test_the_copy_has_no_outputs_tags_or_prose(solved, manifest):
     def change(notebook):
         for cell in notebook.cells:
