@@ -3,7 +3,7 @@
     python -m benchmarks.reward_model_sizes            # all runs: some 10 CPU minutes
     python -m benchmarks.reward_model_sizes --pairs 300 --seeds 1 --output /tmp/one.json
 
-The raters compare by Bradley-Terry on the gold reward at temperature 1.5. Pairs are two completions
+The raters compare by Bradley-Terry on the gold reward at temperature 2. Pairs are two completions
 of one prompt by the fine-tuned model of the review world; a seed draws the labels' noise and the
 order of training. Accuracy is expected: each of the 2,000 held-out pairs counts with the exact
 probability of its label, so the ceiling is exact too and no luck of the test labels is left.
@@ -36,9 +36,9 @@ from rlhf_lessons.worlds import (
     reviews,
 )
 
-TEMPERATURE = 1.5
+TEMPERATURE = 2.0
 HELD_OUT = 2_000
-EPOCHS = 3
+EPOCHS = 4
 OUTPUT = Path("rlhf_lessons/classroom/results/03_reward_model_sizes.json")
 
 
@@ -59,7 +59,8 @@ def measure(policy, pairs: int, seed: int, texts, held_out) -> dict:
     labels, _ = drop_equal_pairs(labels)
     steps = max(60, EPOCHS * pairs // 32)
     model = RewardModel.from_policy(policy)
-    *_, last = train_reward_model(model, labels, RewardSettings(steps=steps, seed=seed))
+    settings = RewardSettings(steps=steps, freeze_embeddings=True, seed=seed)
+    *_, last = train_reward_model(model, labels, settings)
     prompts, firsts, seconds = held_out
     rewards = [model(prompts, side).double().numpy() for side in (firsts, seconds)]
     gold = [reviews.gold_reward(prompts, side) for side in (firsts, seconds)]

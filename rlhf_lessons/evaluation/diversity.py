@@ -25,10 +25,23 @@ def places_of(where: str, places: np.ndarray) -> np.ndarray:
 
 
 def cells_of(places: np.ndarray, reference: np.ndarray, cells: int) -> np.ndarray:
-    """(N,) number of the cell of each place; every axis is cut at the reference's quantiles."""
-    borders = np.quantile(reference, np.linspace(0, 1, cells + 1)[1:-1], axis=0)
-    steps = [np.searchsorted(borders[:, d], places[:, d]) for d in range(places.shape[1])]
-    return np.ravel_multi_index(steps, (cells,) * places.shape[1])
+    """(N,) number of the cell of each place.
+
+    The first axis is cut at the reference's quantiles, each part along the next axis at quantiles
+    of its own, and so on: whatever the axes have in common, cells hold equally many of the
+    reference.
+    """
+    if places.shape[1] == 0 or len(reference) == 0:
+        return np.zeros(len(places), dtype=int)
+    borders = np.quantile(reference[:, 0], np.linspace(0, 1, cells + 1)[1:-1])
+    part_of_place = np.searchsorted(borders, places[:, 0])
+    part_of_reference = np.searchsorted(borders, reference[:, 0])
+    numbers = part_of_place * cells ** (places.shape[1] - 1)
+    for part in range(cells):
+        inside = part_of_place == part
+        rest = reference[part_of_reference == part, 1:]
+        numbers[inside] += cells_of(places[inside, 1:], rest, cells)
+    return numbers
 
 
 def pick_one_per_cell(places: np.ndarray, scores: np.ndarray, cells: int) -> np.ndarray:
@@ -36,7 +49,8 @@ def pick_one_per_cell(places: np.ndarray, scores: np.ndarray, cells: int) -> np.
 
     chosen = {argmax of score among the responses in cell c : c occupied}
 
-    Each axis is cut into ``cells`` parts that hold equally many responses.
+    Cells hold equally many responses: the first axis is cut at its quantiles, each part along the
+    next axis at its own.
 
     Args:
         places: (N, D) where each response lies.

@@ -13,8 +13,16 @@ from rlhf_lessons.evaluation import coverage, mean_distance, pick_one_per_cell
 def test_the_best_of_each_cell_is_picked():
     places = np.array([[0, 0], [0.1, 0], [9, 0], [9, 9], [8, 8], [0, 9]])
     scores = np.array([1.0, 2.0, 5.0, 0.0, 3.0, 4.0])
-    assert pick_one_per_cell(places, scores, 2).tolist() == [2, 5, 4, 1]
+    # Left of x = 4: {0, 1} and {5}; right of it, cut at y = 8: {2, 4} and {3}.
+    assert pick_one_per_cell(places, scores, 2).tolist() == [2, 5, 1, 3]
     assert pick_one_per_cell(places, scores, 1).tolist() == [2]
+
+
+def test_cells_hold_equally_many_even_on_a_diagonal():
+    x = np.random.default_rng(0).normal(size=160)
+    places = np.stack([x, x + 1e-3 * np.random.default_rng(1).normal(size=160)], axis=1)
+    picked = pick_one_per_cell(places, np.zeros(160), 4)
+    assert len(picked) == 16
 
 
 def test_mean_distance_by_hand():
