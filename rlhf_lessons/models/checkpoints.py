@@ -3,6 +3,8 @@
     reviews-base    pretrained on the web text of the review world: fluent, sloppy, sometimes rude
     reviews-sft     fine-tuned from it on clean reviews: where lessons 2 to 6 start
     reviews-reward  a reward model of its completions, from noisy comparisons: lessons 4 and 6
+    facts-base      pretrained on documents about invented people and drugs: lesson 7
+    facts-sft       fine-tuned from it to write long answers: where lesson 7 starts
 
 A lesson never needs what another lesson left behind: it loads one of these. Each is a folder of
 safetensors and JSON files in ``rlhf_lessons/checkpoints``; ``manifest.json`` there holds how each
@@ -134,7 +136,7 @@ def load_policy(name: str, folder: str | os.PathLike[str] | None = None) -> Lang
     """Load a shipped model, after comparing its files with the manifest.
 
     Args:
-        name: ``"reviews-base"`` or ``"reviews-sft"``.
+        name: ``"reviews-base"``, ``"reviews-sft"``, ``"facts-base"`` or ``"facts-sft"``.
         folder: Where the models are; None takes ``CHECKPOINT_FOLDER``.
 
     Returns:
@@ -145,7 +147,9 @@ def load_policy(name: str, folder: str | os.PathLike[str] | None = None) -> Lang
             make the model again.
         ValueError: If there is no model of that name, or it is no policy.
     """
-    return _loaded("load_policy", name, folder, LanguagePolicy.from_pretrained)
+    policy = _loaded("load_policy", name, folder, LanguagePolicy.from_pretrained)
+    policy.model.float()  # some are stored in half precision, to be half as large
+    return policy
 
 
 def load_reward_model(name: str, folder: str | os.PathLike[str] | None = None) -> RewardModel:

@@ -7,7 +7,8 @@
 A recipe names everything that a model depends on: its size, its data, its settings, its seeds. On
 one machine, with the same libraries, it gives the same bytes each time.
 
-Left out on purpose: choosing settings. They are written here once, and lesson 2 shows what they do.
+Left out on purpose: choosing settings. They are written here once; lessons 2 and 7 show what they
+do.
 """
 
 from __future__ import annotations
@@ -36,6 +37,11 @@ from rlhf_lessons.models.small_gpt2 import small_gpt2
 from rlhf_lessons.models.tokenizer import word_tokenizer
 from rlhf_lessons.training.reward_model import RewardSettings, train_reward_model
 from rlhf_lessons.training.supervised import SupervisedSettings, held_out_nll, train_sft
+from rlhf_lessons.worlds.fact_corpus import (
+    fact_vocabulary,
+    sample_fact_demonstrations,
+    sample_fact_documents,
+)
 from rlhf_lessons.worlds.labellers import NoisyComparer, label_pairs
 from rlhf_lessons.worlds.reviews import (
     VOCABULARY,
@@ -64,6 +70,8 @@ class Recipe:
         validation: Number of examples to measure the held-out loss on.
         data_seed: Seed of the training examples; the validation set has the next one.
         settings: Settings of ``train_sft``.
+        stored_as: "float32", or "float16" for files of half the size: the weights are then rounded
+            once, when training is done, and loaded as float32 again.
     """
 
     name: str
@@ -77,6 +85,7 @@ class Recipe:
     validation: int
     data_seed: int
     settings: SupervisedSettings
+    stored_as: str = "float32"
 
     def as_json(self) -> dict:
         """Give the recipe as JSON values, the vocabulary by its size alone."""
@@ -85,6 +94,8 @@ class Recipe:
             del values[left_out]
         values["vocabulary"] = len(self.vocabulary)
         values["settings"] = dataclasses.asdict(self.settings)
+        if self.stored_as == "float32":
+            del values["stored_as"]
         return values
 
 
@@ -128,7 +139,20 @@ def _web_text(n: int, seed: int) -> list[tuple[str, str]]:
     return [("", text) for text in sample_web_text(n, seed)]
 
 
+def _fact_texts(n: int, seed: int) -> list[tuple[str, str]]:
+    return [("", document.text) for document in sample_fact_documents(n, seed)]
+
+
+def _fact_demonstrations(n: int, seed: int) -> list[tuple[str, str]]:
+    # Half of the examples are pretraining text: without it, fine-tuning on a few subjects makes the
+    # model forget what it knew of the others.
+    half = n // 2
+    return [*sample_fact_demonstrations(n - half, seed), *_fact_texts(half, seed)]
+
+
 _SIZE = {"width": 64, "layers": 3, "heads": 4, "context": 64, "seed": 0}
+
+_FACTS_SIZE = {"width": 128, "layers": 4, "heads": 4, "context": 96, "seed": 0}
 
 RECIPES: dict[str, Recipe | RewardRecipe] = {
     recipe.name: recipe
@@ -173,6 +197,38 @@ RECIPES: dict[str, Recipe | RewardRecipe] = {
             max_new_tokens=48,
             data_seed=300,
             settings=RewardSettings(steps=330, batch_size=32, average=0.98, evaluate_every=330),
+        ),
+        Recipe(
+            name="facts-base",
+            summary="pretrained on documents about invented people and drugs",
+            start=None,
+            vocabulary=fact_vocabulary(),
+            size=_FACTS_SIZE,
+            sample=_fact_texts,
+            data="worlds.sample_fact_documents",
+            examples=96_000,
+            validation=500,
+            data_seed=100,
+            settings=SupervisedSettings(
+                steps=1_200, batch_size=80, learning_rate=5e-3, warmup=100, evaluate_every=300
+            ),
+            stored_as="float16",
+        ),
+        Recipe(
+            name="facts-sft",
+            summary="fine-tuned from facts-base on long answers, half of the text as before",
+            start="facts-base",
+            vocabulary=fact_vocabulary(),
+            size=_FACTS_SIZE,
+            sample=_fact_demonstrations,
+            data="worlds.sample_fact_demonstrations and worlds.sample_fact_documents, half each",
+            examples=24_000,
+            validation=500,
+            data_seed=200,
+            settings=SupervisedSettings(
+                steps=500, batch_size=48, learning_rate=1e-3, warmup=10, evaluate_every=250
+            ),
+            stored_as="float16",
         ),
     )
 }
@@ -230,6 +286,8 @@ def build_checkpoint(
     finally:
         torch.set_num_threads(threads)
     folder.mkdir(parents=True, exist_ok=True)
+    if entry["recipe"].get("stored_as") == "float16":
+        model.model.half()
     model.save_pretrained(folder / recipe.name)
     entry["files"] = _finish(folder / recipe.name)
     _update_manifest(folder / "manifest.json", recipe.name, entry)
@@ -252,6 +310,8 @@ def _trained_policy(
     for record in bar:
         if record.held_out_loss is not None:
             bar.set_postfix(held_out_loss=f"{record.held_out_loss:.3f}")
+    if recipe.stored_as == "float16":
+        policy.model.half().float()  # rounded before it is measured
     return policy, held_out_nll(policy, validation)
 
 

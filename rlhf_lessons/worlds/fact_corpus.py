@@ -52,9 +52,9 @@ def sample_fact_demonstrations(n: int, seed: int) -> list[tuple[str, str]]:
         seed: seed of everything that is drawn.
 
     Returns:
-        (prompt, response) examples, mixed like the corpus.
+        (prompt, response) examples, two of three about people.
     """
-    people = round(SHARE_OF_PEOPLE * n)
+    people = round(2 / 3 * n)
     examples = people_encyclopedia().demonstrations(people, seed)
     examples += drug_encyclopedia().demonstrations(n - people, seed)
     chance = random.Random(f"demonstrations, {seed}")

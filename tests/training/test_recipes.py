@@ -12,7 +12,7 @@ from rlhf_lessons.models.checkpoints import (
     load_reward_model,
 )
 from rlhf_lessons.training import recipes
-from rlhf_lessons.training.recipes import RECIPES, build_checkpoint, main
+from rlhf_lessons.training.recipes import RECIPES, RewardRecipe, build_checkpoint, main
 from rlhf_lessons.training.supervised import SupervisedSettings, held_out_nll
 
 POLICIES = ("reviews-base", "reviews-sft")
@@ -20,12 +20,12 @@ POLICIES = ("reviews-base", "reviews-sft")
 
 def shrink(name: str):
     """The recipe of a shipped model with next to no work in it."""
-    if name not in POLICIES:
+    if isinstance(RECIPES[name], RewardRecipe):
         settings = dataclasses.replace(RECIPES[name].settings, steps=3, batch_size=4)
         return dataclasses.replace(RECIPES[name], pairs=20, validation=10, settings=settings)
     return dataclasses.replace(
         RECIPES[name],
-        size={"width": 8, "layers": 1, "heads": 2, "context": 64, "seed": 0},
+        size={"width": 8, "layers": 1, "heads": 2, "context": 96, "seed": 0},
         examples=40,
         validation=10,
         settings=SupervisedSettings(steps=3, batch_size=4, warmup=1),
@@ -166,3 +166,18 @@ def test_a_folder_that_cannot_be_written(tmp_path, small, capsys):
     (tmp_path / "file").write_text("")
     assert main(["--folder", str(tmp_path / "file" / "below"), "build", "reviews-base"]) == 1
     assert str(tmp_path / "file") in capsys.readouterr().err
+
+
+def test_half_precision_is_half_as_large_and_loads_as_float32(tmp_path):
+    recipe = shrink("facts-base")
+    assert recipe.stored_as == "float16"
+    sizes = {}
+    for stored_as in ("float32", "float16"):
+        entry = build_checkpoint(dataclasses.replace(recipe, stored_as=stored_as), tmp_path)
+        sizes[stored_as] = entry["files"]["model.safetensors"]["bytes"]
+    assert sizes["float16"] < 0.6 * sizes["float32"]
+    policy = load_policy("facts-base", tmp_path)
+    assert {weight.dtype for weight in policy.parameters()} == {torch.float32}
+    validation = recipe.sample(recipe.validation, recipe.data_seed + 1)
+    # The loss in the manifest is that of the rounded weights.
+    assert held_out_nll(policy, validation) == pytest.approx(entry["held_out_nll"], abs=6e-5)
