@@ -96,9 +96,17 @@ def list_checkpoints(folder: str | os.PathLike[str] | None = None) -> list[Check
     path = folder / "manifest.json"
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
-        for entry in entries.values():
+        for name, entry in entries.items():
+            # What the check of the files stands on: without it, anything would pass for sound.
+            if not entry["files"]:
+                raise ValueError(f"{name} lists no files")
             for file in entry["files"].values():
-                file["bytes"], file["sha256"]  # what the check of the files stands on
+                if not (isinstance(file["bytes"], int) and isinstance(file["sha256"], str)):
+                    raise ValueError(f"{name} has a file without its size and SHA-256")
+            entry["parameters"], entry["held_out_nll"] = (
+                int(entry["parameters"]),
+                float(entry["held_out_nll"]),
+            )
         return [
             Checkpoint(name=name, folder=folder / name, **entry)
             for name, entry in sorted(entries.items())

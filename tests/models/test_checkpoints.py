@@ -160,6 +160,25 @@ def test_a_manifest_without_hashes(copied):
         list_checkpoints(copied)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"files": {}},
+        {"files": {"config.json": {"bytes": "826", "sha256": "0"}}},
+        {"files": {"config.json": {"bytes": 826, "sha256": None}}},
+        {"held_out_nll": "low"},
+        {"parameters": None},
+    ],
+)
+def test_a_manifest_that_vouches_for_nothing(copied, change):
+    path = copied / "manifest.json"
+    entries = json.loads(path.read_text())
+    entries["reviews-sft"].update(change)
+    path.write_text(json.dumps(entries))
+    with pytest.raises(CheckpointError, match="manifest.json cannot be read.*models build"):
+        load_policy("reviews-sft", copied)
+
+
 def test_loading_prints_nothing(capfd):
     load_policy("reviews-sft")
     assert capfd.readouterr() == ("", "")
