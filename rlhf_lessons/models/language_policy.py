@@ -26,6 +26,7 @@ import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -247,6 +248,7 @@ class LanguagePolicy:
         elif folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
             raise OSError(f"{where}: there is no folder {folder}. {offline}")
 
+        from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         shared = ("cache_dir", "local_files_only", "revision", "subfolder", "token")
@@ -255,9 +257,15 @@ class LanguagePolicy:
                 name, **{key: kw[key] for key in (*shared, "trust_remote_code") if key in kw}
             )
             model = AutoModelForCausalLM.from_pretrained(name, use_safetensors=True, **kw)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:  # the second: weights that are cut off
             reason = str(error).strip().split("\n")[0]
             raise OSError(f"{where}: could not load {name!r}: {reason}. {offline}") from error
+        if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
+            # transformers makes an empty tokenizer where the files of the saved one are missing.
+            raise OSError(
+                f"{where}: {name} must hold a tokenizer, such as tokenizer.json, got one of "
+                f"{len(tokenizer)} tokens, all of them special"
+            )
         return cls(model, tokenizer)
 
     def save_pretrained(self, path: str | os.PathLike[str]) -> None:
@@ -609,12 +617,18 @@ class LanguagePolicy:
 
         Raises:
             TypeError: if prompts is not a sequence of str.
+            TypeError: if generator is no ``torch.Generator``, or prompts no list of str.
             ValueError: if a setting is out of its range, if prompts is empty, if a prompt with
                 ``max_new_tokens`` does not fit into the context, or if the generator is on another
                 device.
             FloatingPointError: if the model gives NaN or infinite logits; it names step and row.
         """
         _check_sampling(max_new_tokens, temperature, top_k, top_p)
+        if generator is not None and not hasattr(generator, "device"):
+            raise TypeError(
+                f"sample: generator must be None or a torch.Generator, such as "
+                f"torch.Generator().manual_seed(0); got {generator!r}"
+            )
         if generator is not None and generator.device.type != self.device.type:
             raise ValueError(
                 f"sample: generator must be on the policy's device, {self.device}, "
@@ -707,16 +721,19 @@ def _check_sampling(
     def whole(value: object) -> bool:
         return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
+    def number(value: object) -> bool:
+        return isinstance(value, Real) and not isinstance(value, bool)
+
     if not whole(max_new_tokens):
         raise ValueError(f"sample: max_new_tokens must be an int ≥ 1, got {max_new_tokens!r}")
-    if not (math.isfinite(temperature) and temperature > 0):
+    if not (number(temperature) and math.isfinite(temperature) and temperature > 0):
         raise ValueError(
             f"sample: temperature must be a finite number > 0, got {temperature!r}; for the "
             f"likeliest token take a small one such as 1e-6"
         )
     if top_k is not None and not whole(top_k):
         raise ValueError(f"sample: top_k must be None or an int ≥ 1, got {top_k!r}")
-    if top_p is not None and not 0 < top_p <= 1:
+    if top_p is not None and not (number(top_p) and 0 < top_p <= 1):
         raise ValueError(f"sample: top_p must be None or in (0, 1], got {top_p!r}")
 
 

@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -503,6 +504,22 @@ def test_other_peoples_folders_are_left_alone(words, tmp_path):
     assert snapshot(tmp_path) == {"thesis.tex": b"years of work"}
 
 
+def test_weights_that_are_cut_off_are_told(words, tmp_path):
+    words.save_pretrained(tmp_path / "p")
+    weights = tmp_path / "p" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:500])
+    with pytest.raises(OSError, match="from_pretrained: could not load '.*p': .*deserializ"):
+        LanguagePolicy.from_pretrained(tmp_path / "p")
+
+
+def test_a_folder_without_a_tokenizer_is_told(words, tmp_path):
+    words.save_pretrained(tmp_path / "p")
+    for path in (tmp_path / "p").glob("tokenizer*"):
+        path.unlink()
+    with pytest.raises(OSError, match="from_pretrained: .*p must hold a tokenizer"):
+        LanguagePolicy.from_pretrained(tmp_path / "p")
+
+
 def test_pickled_weights_are_refused(words, tmp_path):
     words.save_pretrained(tmp_path / "p")
     (tmp_path / "p" / "model.safetensors").rename(tmp_path / "p" / "pytorch_model.bin")
@@ -546,6 +563,9 @@ def test_bad_prompts(words, method, prompts, error, message):
         ({"temperature": -1.0}, "temperature .* got -1.0"),
         ({"temperature": math.nan}, "temperature .* got nan"),
         ({"temperature": math.inf}, "temperature .* got inf"),
+        ({"temperature": None}, "temperature .* got None"),
+        ({"temperature": "1"}, "temperature .* got '1'"),
+        ({"top_p": "0.9"}, "top_p .* got '0.9'"),
         ({"top_k": 0}, "top_k must be None or an int ≥ 1, got 0"),
         ({"top_k": 2.5}, "top_k .* got 2.5"),
         ({"top_p": 0.0}, r"top_p must be None or in \(0, 1\], got 0.0"),
@@ -568,6 +588,12 @@ def test_the_context_may_be_filled_to_the_last_token(words):
     words.log_probs(["the"], ["film " * 45])  # <start> the, 45 words, <end> = 48
     with pytest.raises(ValueError, match="prompt 0 has 2 tokens and its response 47, together 49"):
         words.log_probs(["the"], ["film " * 46])
+
+
+@pytest.mark.parametrize("generator", [3, np.random.default_rng(3)])
+def test_a_seed_in_place_of_a_generator_is_told(words, generator):
+    with pytest.raises(TypeError, match="sample: generator must be None or a torch.Generator"):
+        words.sample(["the film"], 4, generator=generator)
 
 
 def test_a_generator_of_another_device_is_refused(words):
