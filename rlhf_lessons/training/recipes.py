@@ -261,6 +261,9 @@ def build_checkpoint(
     import torch
 
     folder = CHECKPOINT_FOLDER if folder is None else Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass  # a folder that cannot be written is told before minutes of training, not after
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -285,7 +288,6 @@ def build_checkpoint(
         }
     finally:
         torch.set_num_threads(threads)
-    folder.mkdir(parents=True, exist_ok=True)
     if entry["recipe"].get("stored_as") == "float16":
         model.model.half()
     model.save_pretrained(folder / recipe.name)
@@ -402,7 +404,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The words after ``models``; None takes those of the command line.
 
     Returns:
-        0 when all went well, 1 when a model is missing or damaged or could not be made.
+        0 when all went well, 1 when a model is missing or damaged or could not be made, 130 when
+        Ctrl-C stopped it.
     """
     parser = argparse.ArgumentParser(
         prog="python -m rlhf_lessons models",
@@ -432,6 +435,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (CheckpointError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("stopped; the models that were there are unchanged", file=sys.stderr)
+        return 130
 
 
 def _build(names: Sequence[str], folder: Path) -> int:

@@ -168,6 +168,29 @@ def test_a_folder_that_cannot_be_written(tmp_path, small, capsys):
     assert str(tmp_path / "file") in capsys.readouterr().err
 
 
+def test_a_folder_that_cannot_be_written_is_told_before_training(tmp_path, monkeypatch):
+    def never(*arguments):
+        raise AssertionError("trained in vain")
+
+    monkeypatch.setattr(recipes, "_trained_policy", never)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OSError, match="file"):
+        build_checkpoint(shrink("reviews-base"), tmp_path / "file" / "models")
+
+
+def test_ctrl_c_leaves_the_models_as_they_were(tmp_path, small, monkeypatch, capsys):
+    main(["--folder", str(tmp_path), "build", "reviews-base"])
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(recipes, "_trained_policy", interrupt)
+    assert main(["--folder", str(tmp_path), "build", "reviews-base"]) == 130
+    assert capsys.readouterr().err.splitlines()[-1].startswith("stopped; the models")
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
 def test_half_precision_is_half_as_large_and_loads_as_float32(tmp_path):
     recipe = shrink("facts-base")
     assert recipe.stored_as == "float16"
