@@ -26,6 +26,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from rlhf_lessons.classroom import Slider, check, explore, glossary, play, use_style, watch, yours
 from rlhf_lessons.classroom.plots import board_map, curve, label_ends
@@ -1053,7 +1054,7 @@ assert min(ratios) > 1 and ratios == sorted(ratios)
 
 # %% kind="train"
 curves_by_name = {"no baseline": [], "baseline": []}
-for seed in range(3):
+for seed in tqdm(range(3), desc="seeds", leave=False):
     for name, table in (("no baseline", None), ("baseline", ValueTable(len(space)))):
         loop = train_reinforce(
             SoftmaxPolicy(space.legal),
