@@ -77,4 +77,4 @@ def natural_gradient_step(
     direction = torch.where(information > 0, gradient / information, 0)
     slope = (gradient * direction).sum((-2, -1), keepdim=True)  # gᵀ F⁻¹ g
     size = torch.where(slope > 0, (2 * max_kl / slope).sqrt(), 0)
-    return torch.where(direction == 0, logits, logits + size * direction)
+    return logits + size * direction

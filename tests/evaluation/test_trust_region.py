@@ -116,6 +116,36 @@ def test_bound_by_hand():
     assert float(surrogate_objective(tree, old, new, rewards)) == pytest.approx(promise)
 
 
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_the_largest_advantage_may_be_a_negative_one(sign):
+    old, new = draw(*SHAPE, seed=13), draw(*SHAPE, seed=14)
+    advantages = TREE.evaluate(old, sign * REWARDS).advantage
+    bound = surrogate_bound(TREE, old, new, sign * REWARDS)
+    assert float(bound.largest_advantage) == max(map(abs, advantages.flatten().tolist()))
+
+
+def test_bound_by_visits_by_loops():
+    # Nearly opposite policies: after the first token the chances to have parted add up beyond 1.
+    old = draw(*SHAPE, seed=15, scale=0.1)
+    new = old.clone()
+    old[:, 0], new[:, 1] = 4.0, 4.0
+    p, q = old.softmax(-1).tolist(), new.softmax(-1).tolist()
+    advantages = TREE.evaluate(old, REWARDS).advantage.tolist()
+    visits, depth = TREE.reach(old).tolist(), TREE.depth.tolist()
+    expected, parted = 0.0, 0.0
+    for t in range(TREE.longest):
+        nodes = [n for n in range(SHAPE[0]) if depth[n] == t]
+        promises = [
+            abs(sum(x * a for x, a in zip(q[n], advantages[n], strict=True))) for n in nodes
+        ]
+        expected += 2 * min(parted, 1.0) * max(promises)
+        for n in nodes:
+            parted += visits[n] * sum(abs(x - y) for x, y in zip(p[n], q[n], strict=True)) / 2
+    assert parted > 1.5
+    got = surrogate_bound(TREE, old, new, REWARDS).by_visits
+    assert float(got) == pytest.approx(expected, rel=1e-10)
+
+
 def test_a_profile_holds_what_its_parts_say():
     old, direction = draw(*SHAPE, seed=9), draw(*SHAPE, seed=10)
     profile = profile_direction(TREE, old, direction, [0.0, 0.5, 2.0], REWARDS)
