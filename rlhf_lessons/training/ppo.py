@@ -78,7 +78,7 @@ class PPOSettings:
     max_new_tokens: int = 48
     epochs: int = 4
     minibatch_size: int = 64
-    learning_rate: float = 1e-3
+    learning_rate: float = 5e-4
     final_learning_rate: float | None = None
     beta: float = 0.2
     kl_target: float | None = None
@@ -87,7 +87,7 @@ class PPOSettings:
     lam: float = 0.95
     epsilon: float = 0.2
     value_epsilon: float = 0.5
-    value_coefficient: float = 0.5
+    value_coefficient: float = 0.1
     entropy_coefficient: float = 0.0
     stop_kl: float | None = None
     clip_norm: float = 1.0

@@ -58,7 +58,7 @@ def test_with_the_true_reward_it_converges_to_the_closed_form_optimum(beta):
     policy = table_policy(tree, reference, ["the film was"])
     settings = PPOSettings(
         cycles=100, batch_size=512, max_new_tokens=3, minibatch_size=512, learning_rate=0.1,
-        final_learning_rate=0.0, beta=beta, clip_norm=10.0,
+        final_learning_rate=0.0, beta=beta, clip_norm=10.0, value_coefficient=0.5,
     )  # fmt: skip
     records = list(train_ppo(policy, ["the film was"], opinion_score, settings))
     learned = tree.read(policy, ["the film was"])[0]
@@ -80,7 +80,7 @@ def test_values_approach_the_exact_values():
     head = ValueHead(policy)
     settings = PPOSettings(
         cycles=60, batch_size=256, max_new_tokens=2, minibatch_size=256, learning_rate=0.1,
-        final_learning_rate=0.0, beta=50.0, lam=1.0, value_epsilon=10.0,
+        final_learning_rate=0.0, beta=50.0, lam=1.0, value_epsilon=10.0, value_coefficient=0.5,
     )  # fmt: skip
     list(train_ppo(policy, [""], opinion_score, settings, value_head=head))
     learned = tree.read(policy, [""])[0]
