@@ -107,7 +107,10 @@ def read_lesson(path: Path) -> Lesson:
     name = path.stem
     if not re.fullmatch(r"\d\d_\w+", name):
         raise SourceError(f"{path.name}: a source is named like 01_tic_tac_toe.py")
-    text = path.read_text(encoding="utf-8").replace("\r\n", "\n")
+    try:
+        text = path.read_text(encoding="utf-8").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{path.name}: a source is text in UTF-8, got {error}") from None
     cells = [cell for cell in jupytext.reads(text, fmt="py:percent").cells if cell.source.strip()]
     if not cells or cells[0].cell_type != "markdown" or not cells[0].source.startswith("# "):
         raise SourceError(f"{name}: the first cell is markdown and begins with '# ' and the title")
@@ -426,12 +429,19 @@ def write_if_changed(path: Path, content: str | bytes) -> bool:
 
 def released_text(folders: Folders, lessons: Sequence[Lesson]) -> str:
     """Return the manifest with the entries of ``lessons`` renewed and of lost sources removed."""
-    entries = {}
-    if folders.released.is_file():
-        entries = json.loads(folders.released.read_text(encoding="utf-8"))["lessons"]
+    entries = _released_entries(folders)
     entries |= {lesson.name: lesson.manifest for lesson in lessons}
     kept = {name: entries[name] for name in sorted(entries) if _source(folders, name).is_file()}
     return json.dumps({"version": 1, "lessons": kept}, indent=1, ensure_ascii=False) + "\n"
+
+
+def _released_entries(folders: Folders) -> dict:
+    """The entries of the manifest on disk; none when it is missing or damaged."""
+    try:
+        entries = json.loads(folders.released.read_text(encoding="utf-8"))["lessons"]
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        return {}  # the build writes it anew, the other lessons then show as stale
+    return entries if isinstance(entries, dict) else {}
 
 
 def _source(folders: Folders, name: str) -> Path:
@@ -497,9 +507,8 @@ def stale(folders: Folders, names: Sequence[str]) -> list[str]:
             found.append(str(error))
             continue
         student, solution = folders.student / f"{name}.ipynb", folders.solutions / f"{name}.ipynb"
-        if not student.is_file() or student.read_text(encoding="utf-8") != notebook_text(
-            lesson.student
-        ):
+        expected = notebook_text(lesson.student).encode("utf-8")
+        if not student.is_file() or student.read_bytes() != expected:
             found.append(f"{student} is {'stale' if student.is_file() else 'missing'}")
         if not solution.is_file():
             found.append(f"{solution} is missing")
@@ -519,10 +528,7 @@ def stale(folders: Folders, names: Sequence[str]) -> list[str]:
                 path = folders.figures / f"{figure}.png"
                 if not path.is_file() or path.read_bytes() != picture:
                     found.append(f"{path} is {'stale' if path.is_file() else 'missing'}")
-        stored_entries = {}
-        if folders.released.is_file():
-            stored_entries = json.loads(folders.released.read_text(encoding="utf-8"))["lessons"]
-        if stored_entries.get(name) != lesson.manifest:
+        if _released_entries(folders).get(name) != lesson.manifest:
             found.append(f"{folders.released} does not match {name}")
     return found
 

@@ -157,6 +157,31 @@ def test_an_edited_source_makes_everything_stale(verified, capsys):
     assert "make build" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"lessons": 3}', b"\xff\xfe"])
+def test_damaged_files_are_stale_and_built_anew(tmp_path, monkeypatch, content):
+    folders = small_course.make(tmp_path, monkeypatch)
+    student = folders.student / f"{NAME}.ipynb"
+    sound = student.read_bytes(), folders.released.read_bytes()
+    student.write_bytes(content)
+    folders.released.write_bytes(content)
+    problems = "\n".join(build.stale(folders, [NAME]))
+    assert "91_small.ipynb is stale" in problems
+    folders.solutions.mkdir()
+    (folders.solutions / f"{NAME}.ipynb").write_bytes(content)
+    assert "91_small.ipynb cannot be read" in "\n".join(build.stale(folders, [NAME]))
+    assert build.build(folders, [NAME], student_only=True, say=lambda text: None) == []
+    assert (student.read_bytes(), folders.released.read_bytes()) == sound
+
+
+def test_a_source_that_is_no_text_is_told(tmp_path, monkeypatch):
+    folders = small_course.make(tmp_path, monkeypatch)
+    (folders.source / f"{NAME}.py").write_bytes(b"\xff")
+    (problem,) = build.stale(folders, [NAME])
+    assert "a source is text in UTF-8" in problem
+    (failure,) = build.build(folders, [NAME], student_only=True, say=lambda text: None)
+    assert "is not built: 91_small.py: a source is text in UTF-8" in failure
+
+
 def test_edited_built_files_are_stale(verified):
     student = verified.student / f"{NAME}.ipynb"
     student.write_text(student.read_text().replace("You will double", "You will triple"))
