@@ -360,3 +360,45 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path, monkey
         next(run)
     assert (tmp_path / "dpo.safetensors").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["dpo.safetensors"]
+
+
+# --- beside TRL -----------------------------------------------------------------------------------
+
+
+def test_loss_and_implicit_rewards_are_trls(tmp_path):
+    """TRL's own DPO trainer, its collator and its loss, on the same two models and batch."""
+    trl = pytest.importorskip("trl")
+    datasets = pytest.importorskip("datasets")
+    policy, reference, beta = tiny(0), tiny(1), 0.3
+    pairs = [pair for pair in PAIRS if pair[0]]  # TRL takes no empty prompt
+    trainer = trl.DPOTrainer(
+        model=copy.deepcopy(policy.model),
+        ref_model=reference.model,
+        args=trl.DPOConfig(
+            output_dir=str(tmp_path),
+            beta=beta,
+            per_device_train_batch_size=len(pairs),
+            use_cpu=True,
+            bf16=False,
+            gradient_checkpointing=False,
+            report_to="none",
+            disable_dropout=True,
+        ),
+        processing_class=policy.tokenizer,
+        train_dataset=datasets.Dataset.from_list(
+            [{"prompt": p + " ", "chosen": c, "rejected": r} for p, c, r in pairs]
+        ),
+    )
+    batch = trainer.data_collator([trainer.train_dataset[i] for i in range(len(pairs))])
+    theirs = trainer.compute_loss(trainer.model, batch).item()
+    # Filed under the mode of the model, which dropout-free policies keep in eval.
+    logged = trainer._metrics["train"] or trainer._metrics["eval"]
+    metrics = {name: values[-1] for name, values in logged.items()}
+    settings = quick(steps=1, batch_size=len(pairs), beta=beta)
+    (ours,) = train_dpo(policy, pairs, settings, reference=reference)
+    assert ours.loss == pytest.approx(theirs, abs=1e-5)
+    assert ours.chosen_reward == pytest.approx(float(metrics["rewards/chosen"]), abs=1e-5)
+    assert ours.rejected_reward == pytest.approx(float(metrics["rewards/rejected"]), abs=1e-5)
+    assert ours.margin == pytest.approx(float(metrics["rewards/margins"]), abs=1e-5)
+    assert ours.accuracy == pytest.approx(float(metrics["rewards/accuracies"]), abs=1e-6)
+    assert ours.loss != pytest.approx(math.log(2), abs=1e-3)  # policy and reference differ
