@@ -351,7 +351,9 @@ def _cycles(run: _Run, prompts: list[str], judge: Judge, use: _Formulas) -> Iter
                     ),
                     counted,
                 )
-                entropies = _shaped("entropy", use.entropy(logits), counted)
+                # Measured always, but only differentiated where it is part of the loss.
+                with torch.set_grad_enabled(s.entropy_coefficient > 0):
+                    entropies = _shaped("entropy", use.entropy(logits), counted)
                 loss = use.total_loss(
                     policy_losses, value_losses, entropies, counted,
                     s.value_coefficient, s.entropy_coefficient,

@@ -1,0 +1,39 @@
+"""Train the PPO runs that lesson 4 compares, and write their results into the package.
+
+    python benchmarks/ppo_sweep.py      about 4 minutes on one core
+
+The results depend on the library versions that the file names; on one machine the same versions
+give the same file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from importlib.metadata import version
+
+import torch
+
+from rlhf_lessons.evaluation import ppo_sweep
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    values = {
+        "command": "python benchmarks/ppo_sweep.py",
+        "settings": dataclasses.asdict(ppo_sweep.SETTINGS),
+        "prompts": {"count": ppo_sweep.PROMPTS, "seed": ppo_sweep.PROMPT_SEED},
+        "held_out": {"count": ppo_sweep.HELD_OUT, "seed": ppo_sweep.HELD_OUT_SEED},
+        "versions": {
+            "python": sys.version.split()[0],
+            **{name: version(name) for name in ("torch", "transformers", "numpy")},
+        },
+        "runs": [dataclasses.asdict(run) for run in ppo_sweep.run_ppo_sweep()],
+    }
+    text = json.dumps(values, indent=1, ensure_ascii=False) + "\n"
+    ppo_sweep.FILE.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
