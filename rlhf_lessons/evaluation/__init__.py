@@ -48,6 +48,7 @@ from rlhf_lessons.evaluation.play import (
     exact_rates,
     sampled_rates,
 )
+from rlhf_lessons.evaluation.ppo_sweep import PPOSweepRun, load_ppo_sweep, run_ppo_sweep
 from rlhf_lessons.evaluation.preferences import (
     Calibration,
     FeatureWeights,
@@ -83,6 +84,7 @@ __all__ = [
     "FrontierPoint",
     "FrontierRun",
     "FrontierSettings",
+    "PPOSweepRun",
     "PowerLaw",
     "Rates",
     "ReferenceJudge",
@@ -104,6 +106,7 @@ __all__ = [
     "fit_power_law",
     "frontier_point",
     "load_frontier",
+    "load_ppo_sweep",
     "mean_distance",
     "measured_best_of_n_kl",
     "order_agreement",
@@ -114,6 +117,7 @@ __all__ = [
     "preference_features",
     "profile_direction",
     "run_frontier",
+    "run_ppo_sweep",
     "sample_answers",
     "sampled_rates",
     "sequence_kl",
