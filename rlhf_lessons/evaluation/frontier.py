@@ -37,7 +37,14 @@ from rlhf_lessons import formulas
 from rlhf_lessons.evaluation.best_of_n import best_of_n_curve
 from rlhf_lessons.evaluation.language import estimate_mean, estimate_share, sequence_kl
 from rlhf_lessons.evaluation.preferences import numbers
-from rlhf_lessons.models import LanguagePolicy, RewardModel, load_policy, small_gpt2, word_tokenizer
+from rlhf_lessons.models import (
+    LanguagePolicy,
+    RewardModel,
+    ValueHead,
+    load_policy,
+    small_gpt2,
+    word_tokenizer,
+)
 from rlhf_lessons.training import (
     DPOSettings,
     PPOSettings,
@@ -348,7 +355,7 @@ class FrontierSettings:
         supervised_steps: updates of preferred fine-tuning.
         supervised_learning_rate: their highest step size.
         reward_steps: updates of the reward model.
-        ppo_cycles: cycles of PPO, of 64 responses and 4 epochs each.
+        ppo_cycles: cycles of PPO, of 64 responses and 4 epochs each, with a value model apart.
         ppo_learning_rate: step size of the first cycle; it falls in a line to a tenth.
         checkpoints: points measured along a run; the k-th before the last is after 2^−k of it.
         samples: responses that measure the last point.
@@ -550,7 +557,11 @@ def _ppo(world: _World, beta: float, judge: Judge, prompts: Sequence[str]) -> Ou
         max_new_tokens=_LONGEST,
         seed=world.seed,
     )
-    loop = train_ppo(policy, prompts, judge, settings, reference=world.reference)
+    # Values on the policy's own body pull it about: at large β such runs collapsed.
+    value_head = ValueHead(world.fresh())
+    loop = train_ppo(
+        policy, prompts, judge, settings, reference=world.reference, value_head=value_head
+    )
     return _trained(world, policy, loop, beta)
 
 
@@ -615,14 +626,12 @@ def _optimum(world: _World, beta: float | None) -> Outcome:
     """Estimate π* by weighing samples of the reference: w ∝ exp(r/β), prompt by prompt.
 
     E*[r] = Σ w·r and KL* = Σ w·log(N·w). Both are too small where a few samples carry the weight:
-    KL cannot pass log N. Points whose effective sample size 1/Σw² is below 10 are left out.
+    KL cannot pass log N. So the β of the sweep are large.
     """
     _, gold, rows = _pool(world)
     rewards = torch.from_numpy(gold)
     log_w = (rewards / beta).log_softmax(-1)
     w = log_w.exp()
-    if float((1 / w.square().sum(-1)).mean()) < 10:
-        return [], ()
     kl = estimate_mean((w * (log_w + math.log(gold.shape[1]))).sum(-1))
     reward = estimate_mean((w * rewards).sum(-1))
     clean = np.array([[not reviews.faults(text) for text in row] for row in rows])
@@ -694,7 +703,7 @@ FRONTIER_METHODS: dict[str, FrontierMethod] = {
         FrontierMethod(
             "best-of-n-learned", "the same by a learned one", (None,), _best_of_n_learned
         ),
-        FrontierMethod("optimum", "π*, from weighted samples", (2.0, 1.0, 0.7, 0.5), _optimum),
+        FrontierMethod("optimum", "π*, from weighted samples", (2.0, 1.0, 0.7), _optimum),
         FrontierMethod(
             "iterated-dpo", "DPO on pairs of its own, 3 rounds", (0.1, 0.2, 0.05), _iterated_dpo
         ),

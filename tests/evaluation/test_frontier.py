@@ -219,3 +219,15 @@ def test_wrong_arguments_and_files_are_named(tmp_path, sweep, capsys):
     assert main(["--folder", str(sweep), "table"]) == 0
     assert "iterated-dpo" in capsys.readouterr().out
     assert main(["--folder", str(sweep), "list"]) == 0
+
+
+def test_the_runs_that_come_with_the_course_are_the_sweeps_own():
+    runs = load_frontier()
+    assert len({(run.method, run.beta, run.seed) for run in runs}) == len(runs)
+    for run in runs:
+        assert run.beta in FRONTIER_METHODS[run.method].betas
+        assert run.settings == dataclasses.asdict(FrontierSettings())
+        assert run.command.startswith("python -m rlhf_lessons frontier run")
+        assert all(math.isfinite(point.kl + point.reward) for point in run.points)
+    dpo = {run.beta for run in runs if run.method == "dpo"}
+    assert dpo == set(FRONTIER_METHODS["dpo"].betas)
