@@ -192,7 +192,9 @@ for index in reference_log_probs.topk(6).indices.tolist():
 exact = tree.evaluate(reference_logits, rewards)
 mean_advantage = (reference_logits.softmax(-1) * exact.advantage).sum(-1)
 print(f"V of the empty response, the expected reward: {exact.v[0]:.3f}")
-print(f"largest |Σ_a π(a|s)·A(s, a)| over {len(tree.prefixes)} prefixes: {mean_advantage.abs().max():.1e}")
+print(
+    f"largest |Σ_a π(a|s)·A(s, a)| over {len(tree.prefixes)} prefixes: {mean_advantage.abs().max():.1e}"
+)
 assert float(mean_advantage.abs().max()) < 1e-12
 assert abs(float(exact.v[0]) - float((reference_log_probs.exp() * rewards).sum())) < 1e-12
 
@@ -333,7 +335,9 @@ check("4.2", gae)
 gae = yours("4.2", gae)
 
 table = table_policy(tree, reference_logits, ["the film was"])
-sampled = table.sample(["the film was"] * 4_000, OPINION_LENGTH, generator=torch.Generator().manual_seed(0))
+sampled = table.sample(
+    ["the film was"] * 4_000, OPINION_LENGTH, generator=torch.Generator().manual_seed(0)
+)
 place = {text: index for index, text in enumerate(tree.responses)}
 which = torch.tensor([place[text] for text in sampled.responses])
 mask = tree.path_mask[which]
@@ -351,7 +355,9 @@ assert float(gap) < 1e-9
 true_advantages = exact.advantage[states, actions]
 lambdas = np.linspace(0, 1, 21)
 root_mean_square = [
-    float((gae(token_rewards, values, mask, 1.0, lam) - true_advantages)[mask].square().mean().sqrt())
+    float(
+        (gae(token_rewards, values, mask, 1.0, lam) - true_advantages)[mask].square().mean().sqrt()
+    )
     for lam in lambdas
 ]
 best = int(np.argmin(root_mean_square))
@@ -374,12 +380,20 @@ shown_words = [tree.actions[a] for a in actions[shown]]
 
 
 def draw_gae(figure, lam: float) -> str:
-    estimates = gae(token_rewards[shown : shown + 1], values[shown : shown + 1], mask[shown : shown + 1], 1.0, lam)[0]
+    estimates = gae(
+        token_rewards[shown : shown + 1],
+        values[shown : shown + 1],
+        mask[shown : shown + 1],
+        1.0,
+        lam,
+    )[0]
     size = float(np.interp(lam, lambdas, root_mean_square))
     if not figure.axes:
         left, right = figure.subplots(1, 2)
         places = np.arange(OPINION_LENGTH)
-        left.bar(places - 0.2, true_advantages[shown], 0.36, color=COLORS[5], label="exact A", hatch="//")
+        left.bar(
+            places - 0.2, true_advantages[shown], 0.36, color=COLORS[5], label="exact A", hatch="//"
+        )
         figure.bars = left.bar(places + 0.2, estimates, 0.36, color=COLORS[0], label="GAE")
         left.set_xticks(places, shown_words)
         left.set(ylim=(-3.2, 2.2), title="one response")
@@ -390,7 +404,9 @@ def draw_gae(figure, lam: float) -> str:
     for bar, height in zip(figure.bars, estimates.tolist(), strict=True):
         bar.set_height(height)
     figure.dot.set_data([lam], [size])
-    numbers = ", ".join(f"{w} {a:+.2f}" for w, a in zip(shown_words, estimates.tolist(), strict=True))
+    numbers = ", ".join(
+        f"{w} {a:+.2f}" for w, a in zip(shown_words, estimates.tolist(), strict=True)
+    )
     return f"GAE with λ = {lam:.2f}: {numbers}. Error over all responses {size:.2f}."
 
 
@@ -589,7 +605,9 @@ def draw_clip(figure, epsilon: float, advantage: float) -> str:
         axes.patches[0].set_width(2 * epsilon)
     flat = ratios[by_log[0] == 0]
     where = f"from ρ = {flat.min():.2f} to {flat.max():.2f}" if len(flat) else "nowhere"
-    return f"The clipped objective for A = {advantage:+g} and ε = {epsilon:.2f}; it is flat {where}."
+    return (
+        f"The clipped objective for A = {advantage:+g} and ε = {epsilon:.2f}; it is flat {where}."
+    )
 
 
 explore(
@@ -826,7 +844,14 @@ def draw_optimum(figure, beta: float) -> str:
     if not figure.axes:
         axes = figure.subplots()
         places = np.arange(len(shown_responses))
-        axes.barh(places + 0.2, reference_log_probs.exp()[shown_responses], 0.36, color=COLORS[5], hatch="//", label="π_ref")
+        axes.barh(
+            places + 0.2,
+            reference_log_probs.exp()[shown_responses],
+            0.36,
+            color=COLORS[5],
+            hatch="//",
+            label="π_ref",
+        )
         figure.bars = axes.barh(places - 0.2, heights, 0.36, color=COLORS[0], label="π*")
         labels = [f"{tree.responses[i]}  ({rewards[i]:+.2f})" for i in shown_responses]
         axes.set_yticks(places, labels, fontsize=9)
@@ -842,7 +867,13 @@ def draw_optimum(figure, beta: float) -> str:
 
 for beta in (0.2, 0.5, 2.0):
     log_z = formulas.log_partition(reference_log_probs, rewards, beta)
-    assert abs(objective_of(formulas.optimal_policy(reference_log_probs, rewards, beta), beta)[0] - beta * float(log_z)) < 1e-9
+    assert (
+        abs(
+            objective_of(formulas.optimal_policy(reference_log_probs, rewards, beta), beta)[0]
+            - beta * float(log_z)
+        )
+        < 1e-9
+    )
 
 explore(
     draw_optimum,
@@ -969,7 +1000,9 @@ plt.show()
 # **Each weight at work.** Short runs at β = 0.5 with one setting changed:
 
 # %% kind="train"
-short = dataclasses.replace(SMALL_WORLD, cycles=30, beta=0.5, final_learning_rate=None, batch_size=256)
+short = dataclasses.replace(
+    SMALL_WORLD, cycles=30, beta=0.5, final_learning_rate=None, batch_size=256
+)
 shown_runs = {}
 for name, change in {
     "as before": {},
@@ -985,7 +1018,11 @@ for name, change in {
         f"entropy {last.entropy:.2f}  explained variance {last.explained_variance:.2f}"
     )
 assert shown_runs["c2 = 1 (entropy)"].entropy > shown_runs["as before"].entropy + 0.1
-assert shown_runs["c1 = 0 (no value loss)"].explained_variance < 0.1 < shown_runs["as before"].explained_variance
+assert (
+    shown_runs["c1 = 0 (no value loss)"].explained_variance
+    < 0.1
+    < shown_runs["as before"].explained_variance
+)
 adapted = shown_runs["β adapted to KL 1"]
 assert adapted.beta > 0.5 and adapted.kl < shown_runs["as before"].kl
 
@@ -1048,7 +1085,10 @@ run = watch(
     curves=("reward", "kl", "clip_fraction"),
     title="PPO on the true reward",
 )
-assert np.mean([r.reward for r in run.records[-3:]]) > np.mean([r.reward for r in run.records[:3]]) + 0.5
+assert (
+    np.mean([r.reward for r in run.records[-3:]])
+    > np.mean([r.reward for r in run.records[:3]]) + 0.5
+)
 
 # %% [markdown]
 # ## 10 · No leash: β = 0
@@ -1067,7 +1107,9 @@ by_gold, by_proxy = (
     for judge in (reviews.gold_reward, reward_model)
 )
 agree = np.mean((by_gold[0] > by_gold[1]) == (by_proxy[0] > by_proxy[1]))
-print(f"of {len(held_out)} pairs the reward model orders {100 * agree:.0f} % as the gold reward does")
+print(
+    f"of {len(held_out)} pairs the reward model orders {100 * agree:.0f} % as the gold reward does"
+)
 
 # %% kind="train" figure="04_reward_hacking"
 hacked_policy = load_policy("reviews-sft")
@@ -1088,9 +1130,13 @@ hacked = hacked_policy.sample(held_out, 48, generator=torch.Generator().manual_s
 hacked_gold = reviews.gold_reward(held_out, hacked.responses)
 hacked_proxy = reward_model(held_out, hacked.responses)
 for index in range(3):
-    print(f"reward model {hacked_proxy[index]:+.2f}   gold {hacked_gold[index]:+.2f}   {hacked.responses[index]}\n")
+    print(
+        f"reward model {hacked_proxy[index]:+.2f}   gold {hacked_gold[index]:+.2f}   {hacked.responses[index]}\n"
+    )
 faulty = np.mean([bool(reviews.faults(text)) for text in hacked.responses])
-print(f"{100 * faulty:.0f} % of 200 reviews have a fault; {len(set(hacked.responses))} are different texts")
+print(
+    f"{100 * faulty:.0f} % of 200 reviews have a fault; {len(set(hacked.responses))} are different texts"
+)
 assert records[-1].reward > records[0].reward + 0.5
 assert gold_curve[0] + 1 < max(gold_curve) and gold_curve[-1] + 1 < max(gold_curve)
 assert records[-1].kl > 10
@@ -1128,15 +1174,26 @@ assert abs(np.mean(ours[-5:]) - np.mean(stored.proxy_curve[-5:])) < 0.3
 # %% figure="04_beta_sweep"
 figure, axes = plt.subplots(figsize=(7.2, 4.2), layout="constrained")
 for index, (judge, field, name) in enumerate(
-    (("gold", "gold", "true reward: gold"), ("learned", "gold", "learned reward: gold"), ("learned", "proxy", "learned reward: proxy"))
+    (
+        ("gold", "gold", "true reward: gold"),
+        ("learned", "gold", "learned reward: gold"),
+        ("learned", "proxy", "learned reward: proxy"),
+    )
 ):
     chosen = sorted((r for r in sweep if r.judge == judge and r.beta > 0), key=lambda r: r.kl)
     kls, heights = [r.kl for r in chosen], [getattr(r, field) for r in chosen]
     curve(axes, kls, heights, label=name, index=index)
     axes.plot(kls, heights, "o", color=COLORS[index])
     if field == "gold":
-        axes.errorbar(kls, heights, [1.96 * r.gold_error for r in chosen], fmt="none", color=COLORS[index])
-axes.set(xlabel="KL to the reference, nats", ylabel="mean score", title="Runs of PPO at β from 1 to 0.05", xscale="log")
+        axes.errorbar(
+            kls, heights, [1.96 * r.gold_error for r in chosen], fmt="none", color=COLORS[index]
+        )
+axes.set(
+    xlabel="KL to the reference, nats",
+    ylabel="mean score",
+    title="Runs of PPO at β from 1 to 0.05",
+    xscale="log",
+)
 label_ends(axes)
 plt.show()
 
@@ -1171,7 +1228,10 @@ def wrapped(text: str, width: int = 74) -> str:
 def draw_run(figure, chosen) -> str:
     shaped = float(
         kl_shaped_rewards(
-            torch.tensor([chosen.proxy]), torch.tensor([[chosen.kl]]), torch.ones(1, 1, dtype=torch.bool), chosen.beta
+            torch.tensor([chosen.proxy]),
+            torch.tensor([[chosen.kl]]),
+            torch.ones(1, 1, dtype=torch.bool),
+            chosen.beta,
         ).sum()
     )
     if not figure.axes:
@@ -1179,14 +1239,17 @@ def draw_run(figure, chosen) -> str:
         kls = [r.kl for r in learned_runs]
         left.plot(kls, [r.proxy for r in learned_runs], "s", color=COLORS[0], label="proxy")
         left.plot(kls, [r.gold for r in learned_runs], "o", color=COLORS[2], label="gold")
-        (figure.ring,) = left.plot([], [], "o", markersize=17, markerfacecolor="none", color="#1a1a1c")
+        (figure.ring,) = left.plot(
+            [], [], "o", markersize=17, markerfacecolor="none", color="#1a1a1c"
+        )
         left.set(xscale="log", xlabel="KL, nats", ylabel="mean score")
         left.legend(loc="lower left")
         right.set_axis_off()
         figure.text_box = right.text(0, 1, "", va="top", fontsize=9, family="DejaVu Sans Mono")
     figure.ring.set_data([chosen.kl, chosen.kl], [chosen.proxy, chosen.gold])
     samples = [
-        f"{wrapped(f'{x} | {y}', 64)}\n(proxy {p:+.2f}, gold {g:+.2f})" for x, y, p, g in chosen.samples[:3]
+        f"{wrapped(f'{x} | {y}', 64)}\n(proxy {p:+.2f}, gold {g:+.2f})"
+        for x, y, p, g in chosen.samples[:3]
     ]
     figure.text_box.set_text("\n\n".join(samples))
     figure.axes[0].set_title(f"β = {chosen.beta:g}")
@@ -1210,6 +1273,7 @@ explore(
 # the **reward model**; and the **value function**. What is trained with Adam needs, for each weight,
 # its gradient and two running means beside it: four numbers; what is frozen needs one.
 
+
 # %%
 def megabytes(weights: int, numbers_each: int) -> float:
     return 4 * weights * numbers_each / 1e6
@@ -1232,10 +1296,14 @@ print(f"{'together':<34} {sum(parts.values()):8.4f} MB")
 separate = megabytes(count(sft.parameters()) + count(head.parameters()), 4)
 print(f"a value function with a body of its own would add {separate:.2f} MB")
 saved = 1 - sum(parts.values()) / (sum(parts.values()) + separate)
-print(f"sharing the body saves {100 * saved:.0f} %, for this model and for one of 7 billion weights")
+print(
+    f"sharing the body saves {100 * saved:.0f} %, for this model and for one of 7 billion weights"
+)
 assert saved > 0.35
 large = 7e9
-print(f"7 billion weights, float32: {4 * large * (4 + 1 + 1) / 1e9:.0f} GB shared, {4 * large * 10 / 1e9:.0f} GB with four bodies")
+print(
+    f"7 billion weights, float32: {4 * large * (4 + 1 + 1) / 1e9:.0f} GB shared, {4 * large * 10 / 1e9:.0f} GB with four bodies"
+)
 
 # %% [markdown]
 # That is before activations and the sampler's cache. It is one reason why people looked for
