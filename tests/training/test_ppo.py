@@ -153,9 +153,9 @@ def test_one_update_is_the_gradient_of_the_total():
     kl = ((log_probs.detach() - reference) * mask).sum(1).mean()
     assert record.kl == pytest.approx(float(kl), abs=1e-5)
     assert record.objective == pytest.approx(record.reward - 0.3 * record.kl)
-    assert record.entropy == pytest.approx(float(spread), abs=1e-5)
-    assert record.policy_loss == pytest.approx(float(surrogate), abs=1e-5)
-    assert record.value_loss == pytest.approx(float(squares), rel=1e-4)
+    assert record.entropy == pytest.approx(spread.item(), abs=1e-5)
+    assert record.policy_loss == pytest.approx(surrogate.item(), abs=1e-5)
+    assert record.value_loss == pytest.approx(squares.item(), rel=1e-4)
     assert record.clip_fraction == 0.0
     assert record.response_length == pytest.approx(float(mask.sum(1).double().mean()))
     assert record.finished == pytest.approx(float(rollout.finished.double().mean()))
