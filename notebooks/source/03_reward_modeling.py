@@ -16,7 +16,7 @@
 # - use feedback that is no human pair: an AI's labels, and triplets;
 # - optimise against a reward model by best-of-n, and see where the true reward turns around.
 #
-# **Time** about 150 minutes, 9 exercises, 23 points. **Needs** lesson 2 (policy, completion, KL).
+# **Time** about 150 minutes, 9 exercises, 22 points. **Needs** lesson 2 (policy, completion, KL).
 # Two CPU cores are enough, and no network.
 
 # %% kind="setup"
