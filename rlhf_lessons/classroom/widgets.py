@@ -780,8 +780,10 @@ class _NotebookView:
         self._write_head(running=False)
         self._top.children = (self._head,)
         self._button.close()
+        # The last picture also stays in the notebook, as a PNG. A layout depends on the ones before
+        # it, and how many there were on the clock: so this one starts from an empty figure.
+        self._figure, self._lines, self._labels = None, {}, {}
         picture = self._redraw(compression=6) if self._run.records else None
-        # The last picture also stays in the notebook as a PNG.
         self._handle.update(display_bundle(self.widget, picture, self._run.summary()), raw=True)
 
     def _clicked(self, button: Any) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -341,6 +342,22 @@ def test_the_names_of_curves_that_end_together_stand_apart():
     assert accuracy - loss == pytest.approx(
         view._labels["accuracy"].xyann[1] - view._labels["loss"].xyann[1], abs=2
     )
+
+
+def test_the_last_picture_does_not_depend_on_how_often_it_was_drawn():
+    records = [Step(step, 50, 1000 / step, 0.3 * step) for step in range(1, 51)]
+    kept = []
+    for drawn_at in ((), (1, 2, 7, 20, 40)):
+        run = Run(records, curves=[("loss", "accuracy")])
+        run.resume()
+        view = _NotebookView(run)
+        view._handle = SimpleNamespace(update=lambda bundle, raw: kept.append(bundle["image/png"]))
+        for count in drawn_at:
+            run.records[:] = records[:count]
+            view._redraw(compression=1)
+        run.records[:] = records
+        view.__exit__()
+    assert kept[0] == kept[1]
 
 
 def test_an_empty_loop_and_one_without_numbers(capsys):
