@@ -22,6 +22,14 @@ from rlhf_lessons.evaluation.factuality import (
     sample_answers,
     summarise_facts,
 )
+from rlhf_lessons.evaluation.factuality_sweep import (
+    FactualityRun,
+    FactualitySettings,
+    anchored_dpo_loss,
+    load_factuality_sweep,
+    sample_about,
+    take_turns,
+)
 from rlhf_lessons.evaluation.frontier import (
     FRONTIER_METHODS,
     FrontierMethod,
@@ -79,6 +87,8 @@ __all__ = [
     "Estimate",
     "FactCount",
     "FactSummary",
+    "FactualityRun",
+    "FactualitySettings",
     "FeatureWeights",
     "FrontierMethod",
     "FrontierPoint",
@@ -91,6 +101,7 @@ __all__ = [
     "SurrogateBound",
     "WinRate",
     "agreement",
+    "anchored_dpo_loss",
     "area_under_roc",
     "best_of_n",
     "best_of_n_curve",
@@ -105,6 +116,7 @@ __all__ = [
     "factual_precision",
     "fit_power_law",
     "frontier_point",
+    "load_factuality_sweep",
     "load_frontier",
     "load_ppo_sweep",
     "mean_distance",
@@ -118,6 +130,7 @@ __all__ = [
     "profile_direction",
     "run_frontier",
     "run_ppo_sweep",
+    "sample_about",
     "sample_answers",
     "sampled_rates",
     "sequence_kl",
@@ -125,5 +138,6 @@ __all__ = [
     "summarise_facts",
     "surrogate_bound",
     "surrogate_objective",
+    "take_turns",
     "win_rate",
 ]
