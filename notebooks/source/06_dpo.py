@@ -589,9 +589,7 @@ theta.requires_grad_(True)
 win, lose = torch.randint(len(tree.responses), (2, 32), generator=draw)
 log_pi = tree.response_log_probs(theta)
 quartet = (log_pi[win], log_pi[lose], ref[0, win], ref[0, lose])
-(by_autograd,) = torch.autograd.grad(
-    dpo_loss(*quartet, BETA).mean(), theta, retain_graph=True
-)
+(by_autograd,) = torch.autograd.grad(dpo_loss(*quartet, BETA).mean(), theta, retain_graph=True)
 weight = dpo_gradient_weight(*(tensor.detach() for tensor in quartet), BETA)
 raised_and_lowered = (weight * (log_pi[win] - log_pi[lose])).mean()
 (written,) = torch.autograd.grad(raised_and_lowered, theta)
@@ -634,7 +632,10 @@ def draw_loss(figure, beta, beside):
     weight = dpo_gradient_weight(MARGINS, NOTHING, NOTHING, NOTHING, beta)
     if not figure.axes:
         figure.set_layout_engine("none")
-        left, right = figure.add_axes((0.08, 0.15, 0.39, 0.72)), figure.add_axes((0.57, 0.15, 0.39, 0.72))
+        left, right = (
+            figure.add_axes((0.08, 0.15, 0.39, 0.72)),
+            figure.add_axes((0.57, 0.15, 0.39, 0.72)),
+        )
         for axes in (left, right):
             axes.own = curve(axes, MARGINS, loss, index=0)
             axes.other = curve(axes, MARGINS, loss, index=1)
@@ -689,9 +690,9 @@ def train_table(wins: Tensor, steps: int, loss=dpo_loss, beta: float = BETA):
         yield log_pi.detach()
         total = torch.zeros((), dtype=torch.float64)
         for x in range(2):
-            for w, l in ((FIRST, SECOND), (SECOND, FIRST)):
-                losses = loss(log_pi[x, w], log_pi[x, l], ref[x, w], ref[x, l], beta)
-                total = total + (wins[x, w, l] * losses).sum()
+            for won, lost in ((FIRST, SECOND), (SECOND, FIRST)):
+                losses = loss(log_pi[x, won], log_pi[x, lost], ref[x, won], ref[x, lost], beta)
+                total = total + (wins[x, won, lost] * losses).sum()
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
@@ -707,9 +708,9 @@ def sampled_wins(count: int, seed: int) -> Tensor:
         one, two = (torch.multinomial(ref[x].exp(), count, True, generator=generator) for _ in "12")
         coin = torch.rand(count, generator=generator, dtype=torch.float64)
         first_wins = coin < torch.sigmoid(r[x, one] - r[x, two])
-        w, l = torch.where(first_wins, one, two), torch.where(first_wins, two, one)
+        won, lost = torch.where(first_wins, one, two), torch.where(first_wins, two, one)
         share = torch.full((count,), 1 / count, dtype=torch.float64)
-        wins[x].index_put_((w, l), share, accumulate=True)
+        wins[x].index_put_((won, lost), share, accumulate=True)
     return wins
 
 
@@ -739,7 +740,9 @@ assert distances["2,000 pairs"][-1] > min(distances["2,000 pairs"]) + 0.1
 figure, axes = plt.subplots(figsize=(7.2, 3.4), layout="constrained")
 for index, (name, values) in enumerate(distances.items()):
     curve(axes, range(1, len(values) + 1), values, label=name, index=index)
-axes.set(xscale="log", xlabel="step", ylabel="TV(π, π*)", ylim=(0, 1), title="DPO on an enumerated world")
+axes.set(
+    xscale="log", xlabel="step", ylabel="TV(π, π*)", ylim=(0, 1), title="DPO on an enumerated world"
+)
 label_ends(axes)
 plt.show()
 
@@ -780,8 +783,10 @@ chosen_gold, rejected_gold = (
     reviews.gold_reward(prompts[: len(pairs)], [getattr(pair, side) for pair in pairs])
     for side in ("chosen", "rejected")
 )
-print(f"{len(pairs):,} pairs; the chosen response has more gold reward in "
-      f"{(chosen_gold > rejected_gold).mean():.0%}")
+print(
+    f"{len(pairs):,} pairs; the chosen response has more gold reward in "
+    f"{(chosen_gold > rejected_gold).mean():.0%}"
+)
 print("x  ", pairs[0].prompt)
 print("y_w", pairs[0].chosen)
 print("y_l", pairs[0].rejected)
@@ -808,13 +813,19 @@ run = watch(
 
 # %% kind="train"
 live = frontier_point(
-    policy, reference, reviews.sample_prompts(SETTINGS.samples, seed=900_000), seed=NEW_SEED, texts=2
+    policy,
+    reference,
+    reviews.sample_prompts(SETTINGS.samples, seed=900_000),
+    seed=NEW_SEED,
+    texts=2,
 )
 before = frontier_point(
     reference, reference, reviews.sample_prompts(512, seed=900_000), seed=NEW_SEED, texts=2
 )
 print(f"fine-tuned: gold reward {before.reward:+.2f} ± {before.reward_error:.2f}")
-print(f"DPO:        gold reward {live.reward:+.2f} ± {live.reward_error:.2f}, KL {live.kl:.2f} ± {live.kl_error:.2f}")
+print(
+    f"DPO:        gold reward {live.reward:+.2f} ± {live.reward_error:.2f}, KL {live.kl:.2f} ± {live.kl_error:.2f}"
+)
 for (prompt, old, old_gold), (_, new, new_gold) in zip(before.texts, live.texts, strict=True):
     print(f"\n{prompt}\n  before {old_gold:+.2f}  {old}\n  after  {new_gold:+.2f}  {new}")
 assert live.reward - 5 * live.reward_error > before.reward + 5 * before.reward_error
@@ -903,7 +914,7 @@ axes.set(
     title="Each marker is one run; bars are 95 % intervals",
 )
 axes.set_xticks([0, 0.5, 1, 2, 5, 10, 20], ["0", "0.5", "1", "2", "5", "10", "20"])
-axes.legend(fontsize=9, loc="lower right")
+axes.legend(fontsize=9, loc="upper left")
 plt.show()
 
 # %%
@@ -925,16 +936,21 @@ for item in runs:
 stored = sorted(
     ((item.last.kl, item.last.reward) for item in by_method["dpo"]), key=lambda point: point[0]
 )
-on_curve = float(np.interp(np.log(live.kl), np.log([kl for kl, _ in stored]), [y for _, y in stored]))
+on_curve = float(
+    np.interp(np.log(live.kl), np.log([kl for kl, _ in stored]), [y for _, y in stored])
+)
 twins = [item.last for item in by_method["dpo"] if item.beta == LIVE_BETA]
 for twin in twins:
     print(f"stored, β = {LIVE_BETA}: KL {twin.kl:.2f}, reward {twin.reward:+.2f}")
-print(f"yours,  β = {LIVE_BETA}: KL {live.kl:.2f}, reward {live.reward:+.2f}; on the curve {on_curve:+.2f}")
+print(
+    f"yours,  β = {LIVE_BETA}: KL {live.kl:.2f}, reward {live.reward:+.2f}; on the curve {on_curve:+.2f}"
+)
 assert abs(live.reward - on_curve) < 0.4  # 0.04 is sampling; the rest is another 4,000 labels
 
 # %% [markdown]
 # Now the order, at equal KL. For each PPO run the cell reads DPO's reward at the same KL off the curve
 # and subtracts. The interval holds the sampling error of the PPO run and of the two DPO runs beside it.
+
 
 # %%
 def against_dpo(point):
@@ -1002,12 +1018,7 @@ for item in runs:
 # %%
 SCRUB = {
     NAMES.get(method, method): sorted(
-        (
-            (point, item)
-            for item in by_method[method]
-            for point in item.points
-            if point.texts
-        ),
+        ((point, item) for item in by_method[method] for point in item.points if point.texts),
         key=lambda pair: pair[0].kl,
     )
     for method in ("dpo", "ppo-true", "ppo-learned", "preferred-ft", "unlikelihood", "iterated-dpo")
@@ -1022,7 +1033,10 @@ def draw_policy(figure, method, position):
     prompt, text, gold = point.texts[0]
     if not figure.axes:
         figure.set_layout_engine("none")
-        top, bottom = figure.add_axes((0.09, 0.5, 0.88, 0.42)), figure.add_axes((0.03, 0.0, 0.94, 0.32))
+        top, bottom = (
+            figure.add_axes((0.09, 0.5, 0.88, 0.42)),
+            figure.add_axes((0.03, 0.0, 0.94, 0.32)),
+        )
         (top.all,) = top.plot([], [], "o", markersize=4, color="#5790fc")
         (top.here,) = top.plot([], [], "kX", markersize=11)
         top.set_xscale("symlog", linthresh=1.0)
@@ -1082,14 +1096,16 @@ for index, method in enumerate(("dpo", "ppo-true", "ppo-learned")):
         f"{NAMES[method]:<20} slope {line.slope:+.2f} [{line.slope_low:+.2f}, {line.slope_high:+.2f}]"
         f"   R² {line.r_squared:.2f}   {line.count} runs"
     )
-axes.set(xscale="log", yscale="log", xlabel="β", ylabel="KL in nats", title="KL at the end of training")
+axes.set(
+    xscale="log", yscale="log", xlabel="β", ylabel="KL in nats", title="KL at the end of training"
+)
 label_ends(axes)
 plt.show()
 assert fits["dpo"].r_squared > 0.9 and fits["dpo"].slope_high < -0.5
 
 # %% [markdown]
 # Halve β and the KL about doubles: a slope near −1, over a factor of 40 in β. That is what makes β a usable
-# knob: two runs tell which β gives the KL you want. PPO's line is as straight in these runs. Its KL is paid
+# knob: two runs tell which β gives the KL you want. PPO's line with the true reward is as straight in these runs. Its KL is paid
 # for at every step of training, so a β means the same price; DPO's β works through the labels alone, as
 # section 12 shows. How far the KL of one β spreads over seeds is visible where markers lie on one vertical.
 #
@@ -1229,7 +1245,10 @@ for title, methods in (
 
 # %% kind="exercise" exercise="6.8"
 def shared_prefix_length(
-    chosen_log_ratios: Tensor, rejected_log_ratios: Tensor, chosen_mask: Tensor, rejected_mask: Tensor
+    chosen_log_ratios: Tensor,
+    rejected_log_ratios: Tensor,
+    chosen_mask: Tensor,
+    rejected_mask: Tensor,
 ) -> Tensor:
     """Count the leading tokens of each pair that preference losses can't see.
 
@@ -1273,9 +1292,8 @@ def first_word_probability(policy) -> float:
 
 def by_dpo(policy, reference):
     settings = DPOSettings(steps=40, beta=0.1, learning_rate=1e-3)
-    for step in train_dpo(policy, marked, settings, reference=reference, loss=dpo_loss):
-        pass
-    return step
+    *_, last_step = train_dpo(policy, marked, settings, reference=reference, loss=dpo_loss)
+    return last_step
 
 
 only_dpo, tuned = load_policy("reviews-sft"), load_policy("reviews-sft")
@@ -1321,14 +1339,20 @@ with torch.no_grad():
 invisible = shared_prefix_length(*log_ratios, *masks)
 words_shared = torch.tensor(
     [
-        next(i for i, (a, b) in enumerate(zip([*w.split(), 0], [*l.split(), 1], strict=False)) if a != b)
-        for _, w, l in some
+        next(
+            i
+            for i, (a, b) in enumerate(zip([*won.split(), 0], [*lost.split(), 1], strict=False))
+            if a != b
+        )
+        for _, won, lost in some
     ]
 )
 print("invisible tokens, and how many pairs have them:")
 for count, pairs_with in zip(*torch.unique(invisible, return_counts=True), strict=True):
     print(f"  {int(count):>2}: {int(pairs_with)}")
-print(f"pairs where that is the number of shared first words: {(invisible == words_shared).float().mean():.1%}")
+print(
+    f"pairs where that is the number of shared first words: {(invisible == words_shared).float().mean():.1%}"
+)
 assert int(invisible.min()) >= 1 and float((invisible >= words_shared).float().mean()) > 0.99
 
 # %% [markdown]
