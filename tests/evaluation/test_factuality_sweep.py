@@ -91,6 +91,10 @@ def test_no_runs_say_how_to_make_them(tmp_path):
 RUNS = load_factuality_sweep()
 
 
+def test_every_run_of_the_plan_is_there_once():
+    assert sorted(map(str, (run.key for run in RUNS))) == sorted(map(str, factuality_sweep.PLAN))
+
+
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: "-".join(map(str, run.key)))
 def test_a_run_counts_every_held_out_subject(run: FactualityRun):
     for world, book in BOOKS.items():
