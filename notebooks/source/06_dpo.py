@@ -1009,8 +1009,9 @@ for item in runs:
 # of what it lost comes back (iterated DPO, below). What holds in both worlds: near the reference, DPO
 # gives about what PPO gives, with one loss and no sampling.
 #
-# Each method has one learning rate here, not tuned for its rank, and few seeds (the table above says
-# which): another setting could move a curve by more than its interval.
+# Each method has one learning rate here for all β, and few seeds (the table above says which). DPO's
+# was chosen, from two, by its reward at β = 0.2; PPO got a value model of its own because runs with
+# a shared body ran away at large β. Another setting could move a curve by more than its interval.
 #
 # Scrub through the policies. Each was really trained; the black cross shows where it lies, the text is
 # what it wrote for the same prompt.
