@@ -1,0 +1,1284 @@
+# %% [markdown]
+# # Lesson 7 · Factuality: say what you know
+#
+# A language model that does not know does not fall silent. It goes on in the same fluent voice and
+# makes something up. This lesson looks at a model that knows some facts and not others, measures
+# what it says claim by claim, asks it how sure it is, and then tunes it with DPO to say what it
+# knows and to leave out or hedge the rest. No person labels anything.
+#
+# **After this lesson you can**
+#
+# - split a text into claims and score them against a reference;
+# - measure how sure a model is of a claim, without any reference, and say how good that measure is;
+# - turn scores into preferences and preferences into a policy, with a price for every error;
+# - report such a result honestly: right, wrong, hedged, unreadable and length, with intervals, on
+#   subjects that were never tuned on.
+#
+# **Time** about 110 minutes, 7 exercises, 16 points. **Needs** DPO (lesson 6); calibration was met
+# in lesson 3. Two CPU cores are enough, and no network.
+
+# %% kind="setup"
+import math
+from collections import Counter
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from IPython.display import HTML, display
+
+from rlhf_lessons.classroom import Choice, Slider, check, explore, glossary, use_style, watch, yours
+from rlhf_lessons.classroom.plots import curve, label_ends
+from rlhf_lessons.classroom.style import COLORS
+from rlhf_lessons.evaluation import (
+    AssuredRater,
+    ReferenceJudge,
+    anchored_dpo_loss,
+    calibration,
+    claim_confidence,
+    count_facts,
+    estimate_mean,
+    estimate_share,
+    load_factuality_sweep,
+    sample_about,
+    sample_answers,
+    take_turns,
+)
+from rlhf_lessons.models import load_policy
+from rlhf_lessons.training import (
+    RECIPES,
+    DPOSettings,
+    SupervisedSettings,
+    train_dpo,
+    train_sft,
+)
+from rlhf_lessons.worlds import (
+    drug_encyclopedia,
+    people_encyclopedia,
+    sample_fact_demonstrations,
+    sample_fact_documents,
+)
+
+torch.set_num_threads(1)  # the same numbers on every run
+use_style()
+
+# %% [markdown]
+# ## 1 · A world whose facts are known
+#
+# To see what a model knows we must know what it read. So it reads about 360 people and 110 drugs
+# that **do not exist**: birth years, towns, prizes; uses, side effects, foods to avoid. Each text
+# begins with a word that says so. Some people are written about sixty times as often as others, and
+# some facts of a person eight times as often, as on the real web. Each fact is put in five ways,
+# and asked for in three; two of five facts are never asked for at all, only told.
+
+# %%
+people, drugs = people_encyclopedia(), drug_encyclopedia()
+pretraining = RECIPES["facts-base"]
+corpus = sample_fact_documents(pretraining.examples, pretraining.data_seed)
+for document in corpus[:4]:
+    print("·", document.text)
+times_seen = Counter(fact for document in corpus for fact in document.facts)
+seen = np.array([times_seen[fact] for book in (people, drugs) for fact in book.facts])
+print(
+    f"\n{len(seen):,} facts; the rarest was read {seen.min()} times, the median fact "
+    f"{np.median(seen):.0f} times, the most popular {seen.max():,} times"
+)
+
+# %% [markdown]
+# `facts-base` was pretrained on exactly this corpus. `facts-sft` was then fine-tuned on
+# demonstrations of long answers, about some of the people and drugs. The demonstrator looked things
+# up: each fact is stated, left out or hedged ("a town i do not know") *by chance*, whatever the
+# model may know.
+
+# %%
+base, sft = load_policy("facts-base"), load_policy("facts-sft")
+prompt, response = sample_fact_demonstrations(3, seed=1)[0]
+print(f"x  {prompt}\ny  {response}\n")
+words_read = sum(len(document.text.split()) for document in corpus)
+fine_tuning = RECIPES["facts-sft"]
+shown = sample_fact_demonstrations(fine_tuning.examples // 2, fine_tuning.data_seed)
+words_shown = sum(len(response.split()) for _, response in shown)
+subjects_shown = {prompt for prompt, _ in shown}
+print(f"pretraining read {words_read:,} words about {len(people.subjects) + len(drugs.subjects)}")
+print(f"fine-tuning showed {words_shown:,} words of answers about {len(subjects_shown)} of them")
+
+# %% [markdown]
+# **Where could truth come from?** Pretraining reads everything. Fine-tuning sees a fraction of it:
+# here about a fifth of the subjects, in a real model not even a thousandth of the text. It cannot
+# teach the facts of the world. What it can teach is a habit: say what you know, leave out or hedge
+# what you don't. But *these* demonstrations teach a bad one. They state rare facts as boldly as
+# frequent ones, so a model that imitates them must guess. Here it is at work, on people that
+# fine-tuning never showed. ✓ right, ✗ made up, ? hedged:
+
+# %%
+MARKS = {
+    "right": ("✓", "#d7f0dc", "#0b4f1d"),
+    "wrong": ("✗", "#fbd9d6", "#8a1208"),
+    "hedged": ("?", "#ececef", "#3c3c40"),
+    "unreadable": ("~", "#fff0cc", "#5c4200"),
+}
+
+
+def kinds_of(book, name, response):
+    """Say of each sentence what it is: (start, end, kind), in words of the response."""
+    reading = book.read(response, about=name)
+    found = [(c.start, c.end, "right" if book.is_true(c) else "wrong") for c in reading.claims]
+    found += [(c.start, c.end, "hedged") for c in reading.hedges]
+    found += [(start, end, "unreadable") for start, end in reading.unreadable]
+    return sorted(found)
+
+
+def marked(book, name, response):
+    """Show an answer with its sentences marked, by sign and by colour."""
+    words, spans = response.split(), []
+    for start, end, kind in kinds_of(book, name, response):
+        sign, ground, ink = MARKS[kind]
+        text = " ".join(words[start:end])
+        spans.append(
+            f'<span style="background:{ground};color:{ink};padding:1px 4px;border-radius:3px">'
+            f"{sign} {text}</span>"
+        )
+    display(HTML(f"<p><b>{name}</b> {' '.join(spans)}</p>"))
+
+
+held_out = people.parts["held out"]
+prompts, responses = sample_about(sft, people, held_out, 4, seed=11)
+for row in range(0, 16, 4):
+    marked(people, held_out[row // 4], responses[row])
+
+# %% [markdown]
+# It reads alike, right or wrong: same tone, same grammar. Nothing in the *form* tells a fact from an
+# invention.
+#
+# ### One fact, two questions, two answers
+#
+# Does the model *know* a fact? It depends on how you ask. The cell looks through the held-out
+# people for the fact whose three questions get the most different treatment.
+
+
+# %%
+def next_word(policy, texts):
+    """Give the distribution over the next word of each text, (N, V)."""
+    parts = [texts[first : first + 1_000] for first in range(0, len(texts), 1_000)]
+    return torch.cat([policy.next_token_logits(part).softmax(-1) for part in parts])
+
+
+facts = [(name, relation) for name in held_out for relation in people.relations]
+questions = [people.question(*fact, phrasing) for fact in facts for phrasing in range(3)]
+probabilities = next_word(base, questions).view(len(facts), 3, -1)
+vocabulary = base.tokenizer.get_vocab()
+true_ids = torch.tensor([vocabulary[people.facts[fact]] for fact in facts])
+p_true = probabilities.gather(2, true_ids[:, None, None].expand(-1, 3, 1)).squeeze(-1)
+best = probabilities.argmax(-1)
+torn = (best == true_ids[:, None]).any(1) & (best != true_ids[:, None]).any(1)
+gap = (p_true.amax(1) - p_true.amin(1)) * torn
+row = int(gap.argmax())
+print(f"the truth: the {facts[row][1]} of {facts[row][0]} is {people.facts[facts[row]]}\n")
+for phrasing in range(3):
+    answer = base.tokenizer.decode([int(best[row, phrasing])])
+    question = questions[3 * row + phrasing].removeprefix("[invented] ")
+    print(f"{question:<70} {answer:<14} P(truth) = {p_true[row, phrasing]:.2f}")
+print(f"\n{int(torn.sum())} of {len(facts)} facts come out right in one phrasing, wrong in another")
+assert torn.any()
+
+# %% [markdown]
+# The same weights hold the fact and miss it. A model is not a database with a row per fact: it has
+# learned to continue texts, and each phrasing is another text.
+#
+# ## 2 · Knowledge follows frequency
+#
+# *Predict, then run:* how often must a fact be read before the model knows it? Once, ten times, a
+# hundred times?
+
+# %% figure="07_knowledge"
+knowledge, counts, asked = [], [], []
+for book in (people, drugs):
+    own = list(book.facts)
+    questions = [book.question(*fact, phrasing) for fact in own for phrasing in range(3)]
+    ids = torch.tensor([vocabulary[book.facts[fact]] for fact in own]).repeat_interleave(3)
+    p = next_word(base, questions).gather(1, ids[:, None]).view(-1, 3).mean(1)
+    knowledge += p.tolist()
+    counts += [times_seen[fact] for fact in own]
+    asked += [fact not in book.never_asked for fact in own]
+knowledge, counts, asked = np.array(knowledge), np.array(counts), np.array(asked)
+
+EDGES = (0, 5, 10, 20, 40, 80, 160, 320, 10_000)
+figure, axes = plt.subplots(figsize=(7.2, 4.0), layout="constrained")
+for index, (label, group) in enumerate({"also asked for": asked, "only told": ~asked}.items()):
+    x, y, low, high = [], [], [], []
+    for first, last in zip(EDGES, EDGES[1:], strict=False):
+        inside = group & (counts >= first) & (counts < last)
+        if inside.sum() > 3:
+            estimate = estimate_mean(knowledge[inside])
+            x.append(max(1, np.median(counts[inside])))
+            y.append(estimate.value)
+            low.append(estimate.interval()[0])
+            high.append(estimate.interval()[1])
+    curve(axes, x, y, low=low, high=high, label=label, index=index)
+axes.set_xscale("log")
+axes.set(
+    xlabel="how often the fact was read in pretraining",
+    ylabel="P(true answer)",
+    title="A fact must be read dozens of times to be known",
+    ylim=(0, 1.02),
+    xlim=(2, 3_000),
+)
+label_ends(axes)
+plt.show()
+
+rare, frequent = knowledge[counts < 10], knowledge[counts >= 250]
+print(
+    f"P(true answer): read < 10 times {estimate_mean(rare)}, ≥ 250 times {estimate_mean(frequent)}"
+)
+assert estimate_mean(rare).interval()[1] < 0.25 and estimate_mean(frequent).interval()[0] > 0.85
+
+# %% [markdown]
+# **Claim: knowledge rises with how often a fact was read.** It does, and the rise is smooth: between
+# "never heard of it" and "knows it" lies a wide range where the model half knows. Facts that were
+# only ever *told* are, from some ten readings on, known less well when they are *asked* for.
+#
+# Can fine-tuning teach facts? The demonstrations stated the facts of some people dozens of times.
+# Look at rare facts of those people, before and after, beside rare facts of everybody else.
+
+
+# %%
+def mean_p_true(policy, names):
+    """Mean probability of the true answer over rare facts of these people."""
+    own = [(n, r) for n in names for r in people.relations if times_seen[n, r] < 40]
+    asked = [people.question(*fact, 0) for fact in own]
+    ids = torch.tensor([vocabulary[people.facts[fact]] for fact in own])
+    return estimate_mean(next_word(policy, asked).gather(1, ids[:, None])[:, 0])
+
+
+for part in ("demonstrations", "held out"):
+    before, after = (mean_p_true(policy, people.parts[part]) for policy in (base, sft))
+    print(f"rare facts of people in {part:<15} before {before}   after fine-tuning {after}")
+
+# %% [markdown]
+# The people of the demonstrations were learned by heart; for everybody else nothing was gained. Of
+# the world's facts, fine-tuning reaches only those that it shows.
+#
+# ## 3 · Claims
+#
+# To measure, we split a text into **atomic claims**: of this subject, this relation has this value.
+# With real text another language model does that (FActScore asks one to list "independent facts").
+# Our world has a grammar, so a claim can be read exactly.
+#
+# ### Exercise 7.1 · Claims from text
+#
+# ●●○ · 15 minutes · 3 points
+#
+# A text is a string of words with single spaces; each sentence ends with the word `.`. Its first
+# word stands for the subject ("she"); the rest must read like one of the phrasings, word for word,
+# where the phrasing's word `VALUE` matches any one word. Return each claim with its place: the
+# number of its sentence's first word and the number of the word after its full stop, counted from
+# the beginning of the text, so that `words[start:end]` is the sentence. A sentence that fits no
+# phrasing claims nothing. Nor does one that was cut off before its full stop.
+#
+# *Why so strict?* "she grew up in a town i do not know ." begins like "she grew up in VALUE", but it
+# claims nothing. A reader that matches loosely turns honest doubt into a false claim.
+#
+# <details><summary>Hint 1</summary>
+#
+# Walk through `text.split()` and remember where the current sentence began. At each `.` compare the
+# words between the subject and the stop with each phrasing, then begin the next sentence.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# Two lists of words match when they are equally long and at each place the words are equal or the
+# phrasing says `VALUE`. The value stands at `form.index("VALUE")`.
+#
+# </details>
+
+
+# %% kind="exercise" exercise="7.1"
+def find_claims(text: str, phrasings: list[tuple[str, str]]) -> list[tuple[str, str, int, int]]:
+    """Find the claims of a text.
+
+    Args:
+        text: words with single spaces; sentences end with the word ".".
+        phrasings: (relation, words after the subject), with VALUE for the value: ("town", "grew up
+            in VALUE").
+
+    Returns:
+        (relation, value, start, end) of each claim in the order of the text, start and end in words.
+    """
+    ### BEGIN SOLUTION
+    words, claims, start = text.split(), [], 0
+    for position, word in enumerate(words):
+        if word != ".":
+            continue
+        said = words[start + 1 : position]  # without the subject and the full stop
+        for relation, phrasing in phrasings:
+            form = phrasing.split()
+            if len(form) == len(said) and all(
+                wanted in ("VALUE", given) for wanted, given in zip(form, said, strict=True)
+            ):
+                claims.append((relation, said[form.index("VALUE")], start, position + 1))
+                break
+        start = position + 1
+    return claims
+    ### END SOLUTION
+
+
+# %% kind="check" exercise="7.1"
+check("7.1", find_claims)
+
+# %% [markdown]
+# Your function against the package's reader, on every answer sampled above. The package knows more
+# phrasings (it also reads "the town where she grew up is ..."); on the ones that begin with the
+# subject, the two must agree.
+
+# %%
+find_claims = yours("7.1", find_claims)
+
+PHRASINGS = [
+    (name, statement.format(who="", whose="", it=relation.noun.format(value="VALUE")).strip())
+    for name, relation in people.relations.items()
+    for statement in relation.statements
+    if statement.startswith(("{who} ", "{whose} "))
+]
+agreed = more = 0
+for prompt, response in zip(prompts, responses, strict=True):
+    name = people.subject_of(prompt)
+    found = find_claims(f"{people.subjects[name].who} {response}", PHRASINGS)
+    # The package knows the values too: "was born in norbury" says nothing about a year.
+    mine = {(r, v) for r, v, _, _ in found if v in people.relations[r].values}
+    theirs = {(c.relation, c.value) for c in people.read(response, about=name).claims}
+    agreed, more = agreed + len(mine & theirs), more + len(theirs - mine)
+    assert mine <= theirs
+print(f"{agreed} claims found by both, {more} in other word orders found by the package alone")
+assert agreed > 20 * more
+
+# %% [markdown]
+# ### Exercise 7.2 · Factual precision
+#
+# ●●○ · 10 minutes · 3 points
+#
+# $$\text{precision} = \frac{\text{right}}{\text{right} + \text{wrong}}$$
+#
+# the share of claims that the encyclopedia confirms (FActScore's number). Three cases need thought:
+#
+# - a claim made twice counts **once**: saying it again makes it no truer;
+# - two values for one fact are a **contradiction**: who says both has hedged his bet, so *none* of
+#   them counts as right and *each* as wrong;
+# - a text without claims has **no** precision: 0/0 is `math.nan`. It is not 0, since silence is no
+#   lie, and not 1, or saying nothing would be the best policy.
+#
+# <details><summary>Hint 1</summary>
+#
+# Collect the set of claimed values of each relation first. A relation is right when that set is
+# exactly {truth}.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# `values.setdefault(relation, set()).add(value)`; wrong adds `len(values)` for every relation whose
+# set is not {truth}.
+#
+# </details>
+
+
+# %% kind="exercise" exercise="7.2"
+def score_claims(claims: list[tuple[str, str]], truth: dict[str, str]) -> tuple[int, int, float]:
+    """Count right and wrong claims about one subject, and give the precision.
+
+    Args:
+        claims: (relation, value) as claimed, in any order, perhaps repeated or contradictory.
+        truth: the true value of each relation.
+
+    Returns:
+        Number of right facts, number of wrong values, and right / (right + wrong), NaN when nothing
+        is claimed.
+    """
+    ### BEGIN SOLUTION
+    values: dict[str, set[str]] = {}
+    for relation, value in claims:
+        values.setdefault(relation, set()).add(value)
+    right = sum(given == {truth[relation]} for relation, given in values.items())
+    wrong = sum(len(given) for relation, given in values.items() if given != {truth[relation]})
+    return right, wrong, right / (right + wrong) if right + wrong else math.nan
+    ### END SOLUTION
+
+
+# %% kind="check" exercise="7.2"
+check("7.2", score_claims)
+
+# %%
+score_claims = yours("7.2", score_claims)
+
+
+def own_claims(book, prompt, response):
+    """Give the claims of an answer about the subject that was asked for, as (relation, value)."""
+    name = book.subject_of(prompt)
+    claims = book.read(response, about=name).claims
+    return [(claim.relation, claim.value) for claim in claims if claim.subject == name]
+
+
+def truth_about(book, prompt):
+    name = book.subject_of(prompt)
+    return {relation: book.facts[name, relation] for relation in book.relations}
+
+
+scored = [
+    score_claims(own_claims(people, p, r), truth_about(people, p))
+    for p, r in zip(prompts, responses, strict=True)
+]
+right, wrong = sum(s[0] for s in scored), sum(s[1] for s in scored)
+share, low, high = estimate_share(right, right + wrong)
+print(f"{len(responses)} answers about held-out people: {right} right and {wrong} wrong claims")
+print(f"factual precision {share:.2f}")
+package = count_facts(people, prompts, responses)
+assert (right, wrong) == (sum(c.right for c in package), sum(c.wrong for c in package))
+
+# %% [markdown]
+# ## 4 · Why people's preferences do not fix it
+#
+# RLHF rewards what people like. To prefer the *true* answer, a rater would have to look up every
+# claim, and few do. What shows at a glance is length and confidence. Below, a rater who likes both
+# (and cannot tell true from false) compares pairs of answers to one prompt. How often does the
+# preferred one hold fewer wrong facts?
+
+# %%
+rater = AssuredRater(people)
+liking = rater(prompts, responses).reshape(-1, 4)
+errors = np.array([s[1] for s in scored]).reshape(-1, 4)
+hits = np.array([s[0] for s in scored]).reshape(-1, 4)
+better = liking[:, :, None] > liking[:, None, :]
+extra_errors = (errors[:, :, None] - errors[:, None, :])[better]
+extra_hits = (hits[:, :, None] - hits[:, None, :])[better]
+print(f"{len(extra_errors)} pairs. The preferred answer has, compared with the other one,")
+print(f"  {extra_errors.mean():+.2f} wrong facts and {extra_hits.mean():+.2f} right ones")
+assert extra_errors.mean() > 0
+
+# %% [markdown]
+# The rater's favourites hold *more* errors: a longer, bolder answer states more of everything. A
+# policy trained on these preferences learns to be long and bold. We will see how far it goes.
+#
+# ## 5 · Asking the model how sure it is
+#
+# Looking things up needs a reference, and for most of the world's facts there is none at hand. But
+# the model itself can be asked. A fact that it knows comes out the same every time; one that it
+# makes up comes out differently each time. So: turn the claim into a question, sample many answers,
+# and count how many agree.
+#
+# ### Exercise 7.3 · Confidence of a claim
+#
+# ●○○ · 6 minutes · 2 points
+#
+# $$p(\text{claim}) = \frac{\#\{\text{sampled answers that equal the claimed value}\}}{\#\{\text{sampled answers}\}}$$
+#
+# An answer is a text such as "norbury ."; what counts is its **first word**. Empty answers count
+# too: they do not agree.
+#
+# <details><summary>Hint 1</summary>
+#
+# `answer.split()[:1] == [value]` is false for an empty answer and never raises.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# Not `value in answer`: "art" is in "artist".
+#
+# </details>
+
+
+# %% kind="exercise" exercise="7.3"
+def confidence(value: str, answers: list[str]) -> float:
+    """Give the share of sampled answers that agree with a claimed value.
+
+    Args:
+        value: the claimed value, one word.
+        answers: N ≥ 1 sampled answers to the question for this fact.
+
+    Returns:
+        A share between 0 and 1.
+    """
+    ### BEGIN SOLUTION
+    return sum(answer.split()[:1] == [value] for answer in answers) / len(answers)
+    ### END SOLUTION
+
+
+# %% kind="check" exercise="7.3"
+check("7.3", confidence)
+
+# %%
+confidence = yours("7.3", confidence)
+
+generator = torch.Generator().manual_seed(3)
+sample = [(name, relation) for name in held_out[:3] for relation in ("city", "field")]
+for fact in sample:
+    asked = [people.question(*fact, number % 3) for number in range(12)]
+    answers = sft.sample(asked, 2, generator=generator).responses
+    commonest, _ = Counter(answer.split()[0] for answer in answers if answer).most_common(1)[0]
+    verdict = "right" if people.facts[fact] == commonest else "wrong"
+    print(
+        f"the {fact[1]} of {fact[0]} (read {times_seen[fact]} times): {commonest}, confidence "
+        f"{confidence(commonest, answers):.2f}, {verdict}"
+    )
+
+# %% [markdown]
+# Now for every fact of the held-out people and drugs. 20 answers each, spread over the three
+# phrasings; then the confidence of every claim that the answers of section 1 made.
+
+# %%
+books = {"people": people, "drugs": drugs}
+texts = {"people": (prompts, responses)}
+texts["drugs"] = sample_about(sft, drugs, drugs.parts["held out"], 4, seed=12)
+claims, sure, true = {}, {}, {}
+for world, book in books.items():
+    names = book.parts["held out"]
+    every = [(name, relation) for name in names for relation in book.relations]
+    answers = sample_answers(sft, book, every, 20, torch.Generator().manual_seed(4))
+    claims[world] = [
+        claim
+        for prompt, response in zip(*texts[world], strict=True)
+        for claim in book.read(response, about=book.subject_of(prompt)).claims
+        if claim.subject == book.subject_of(prompt)
+    ]
+    sure[world] = claim_confidence(claims[world], answers)
+    true[world] = np.array([book.is_true(claim) for claim in claims[world]])
+    print(
+        f"{world}: mean confidence of {int(true[world].sum())} true claims "
+        f"{sure[world][true[world]].mean():.2f}, of {int((~true[world]).sum())} false ones "
+        f"{sure[world][~true[world]].mean():.2f}"
+    )
+
+# %% [markdown]
+# ### Exercise 7.4 · Separation
+#
+# ●●○ · 10 minutes · 2 points
+#
+# How well does the confidence tell true from false? Draw one true and one false claim at random:
+# how often is the true one's confidence higher? That share is the **area under the ROC curve**,
+#
+# $$\text{AUROC} = P(s_\text{true} > s_\text{false}) + \tfrac12 P(s_\text{true} = s_\text{false})$$
+#
+# 1/2 is a coin, 1 means that some threshold makes no mistake. It needs no threshold, and no
+# monotone change of the scores alters it.
+#
+# <details><summary>Hint 1</summary>
+#
+# Compare every true one with every false one: `true[:, None] > false[None, :]`.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# With sampled confidences ties are frequent. Without the half for ties, a score that is always the
+# same would get 0.
+#
+# </details>
+
+
+# %% kind="exercise" exercise="7.4"
+def auroc(scores: np.ndarray, outcomes: np.ndarray) -> float:
+    """Say how well scores separate what is true from what is not.
+
+    Args:
+        scores: (N,) scores.
+        outcomes: (N,) boolean, True = true; there is at least one of each.
+
+    Returns:
+        The probability that a true one has the higher score, ties counted half.
+    """
+    ### BEGIN SOLUTION
+    true, false = scores[outcomes], scores[~outcomes]
+    higher = true[:, None] > false[None, :]
+    equal = true[:, None] == false[None, :]
+    return float((higher + 0.5 * equal).mean())
+    ### END SOLUTION
+
+
+# %% kind="check" exercise="7.4"
+check("7.4", auroc)
+
+# %% [markdown]
+# **Claim: confidence separates true from false claims.** The interval comes from resampling
+# subjects, since the claims about one subject are not independent.
+
+# %%
+auroc = yours("7.4", auroc)
+
+areas = {}
+for world, book in books.items():
+    names = book.parts["held out"]
+    groups = [
+        np.array([i for i, claim in enumerate(claims[world]) if claim.subject == name], dtype=int)
+        for name in names
+    ]
+    chance, resampled = np.random.default_rng(0), []
+    for _ in range(300):
+        picked = np.concatenate([groups[i] for i in chance.integers(len(names), size=len(names))])
+        resampled.append(auroc(sure[world][picked], true[world][picked]))
+    low, high = np.quantile(resampled, (0.025, 0.975))
+    areas[world] = auroc(sure[world], true[world])
+    print(f"{world}: AUROC {areas[world]:.3f}, 95 % interval [{low:.3f}, {high:.3f}]")
+    assert low > 0.8
+assert areas["people"] > 0.9
+
+# %% [markdown]
+# The model knows what it knows, though no one taught it to say so.
+#
+# ### Exercise 7.5 · Calibration
+#
+# ●●○ · 10 minutes · 2 points
+#
+# Separation is about *order*. **Calibration** asks whether the number means what it says: of the
+# claims with confidence near 0.7, are 70 % true? Sort the claims into K bins of equal width, bin k
+# holding $[k/K, (k+1)/K)$ and the last one 1 as well:
+#
+# $$\text{ECE} = \sum_k \frac{n_k}{N}\, \big|\, \text{share true}_k - \text{mean confidence}_k \,\big|$$
+#
+# <details><summary>Hint 1</summary>
+#
+# `np.minimum((confidences * bins).astype(int), bins - 1)` is the bin of each claim.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# Skip empty bins; weigh each other one by its share of the claims. The absolute value belongs inside
+# the sum.
+#
+# </details>
+
+
+# %% kind="exercise" exercise="7.5"
+def calibration_error(confidences: np.ndarray, correct: np.ndarray, bins: int) -> float:
+    """Give the expected calibration error.
+
+    Args:
+        confidences: (N,) confidences in [0, 1].
+        correct: (N,) boolean, True = the claim is true.
+        bins: K, number of bins of equal width.
+
+    Returns:
+        Σ_k n_k/N · |share true − mean confidence|.
+    """
+    ### BEGIN SOLUTION
+    place = np.minimum((confidences * bins).astype(int), bins - 1)
+    error = 0.0
+    for k in range(bins):
+        inside = place == k
+        if inside.any():
+            gap = abs(correct[inside].mean() - confidences[inside].mean())
+            error += inside.mean() * gap
+    return float(error)
+    ### END SOLUTION
+
+
+# %% kind="check" exercise="7.5"
+check("7.5", calibration_error)
+
+# %% figure="07_confidence"
+calibration_error = yours("7.5", calibration_error)
+
+figure, panels = plt.subplots(1, 2, figsize=(9.2, 4.0), layout="constrained")
+for index, world in enumerate(books):
+    levels = [math.inf, *np.unique(sure[world])[::-1]]
+    kept = [sure[world] >= level for level in levels]
+    curve(
+        panels[0],
+        [(k & ~true[world]).sum() / (~true[world]).sum() for k in kept],
+        [(k & true[world]).sum() / true[world].sum() for k in kept],
+        label=f"{world}: {areas[world]:.2f}",
+        index=index,
+    )
+    bins = calibration(sure[world], true[world], bins=5)
+    filled = bins.counts > 0
+    curve(panels[1], bins.predicted[filled], bins.observed[filled], label=world, index=index)
+panels[0].plot([0, 1], [0, 1], color="#9a9aa0", linewidth=1, label="_chance")
+panels[0].set(xlabel="false claims kept", ylabel="true claims kept", title="ROC: area")
+panels[0].legend(loc="lower right")
+panels[1].plot([0, 1], [0, 1], color="#9a9aa0", linewidth=1, label="_calibrated")
+panels[1].set(xlabel="confidence", ylabel="share true", title="Calibration")
+panels[1].legend(loc="lower right")
+plt.show()
+for world in books:
+    print(f"{world}: calibration error {calibration_error(sure[world], true[world], 10):.3f}")
+
+# %% [markdown]
+# Where the left curve hugs the corner, a threshold exists that keeps nearly all true claims and few
+# false ones. **Move the threshold** below: each bar is a claim of one answer, long where the model
+# is sure; what lies right of the line would be said, the rest left out. Below it, the same for all
+# claims about held-out people. Which threshold would you choose, and does that depend on what an
+# error costs?
+
+# %%
+shown_people = {}
+for row in range(0, len(prompts), 4):
+    name = people.subject_of(prompts[row])
+    own = [c for c in people.read(responses[row], about=name).claims if c.subject == name]
+    verdicts = {people.is_true(claim) for claim in own}
+    if len(own) >= 4 and len(verdicts) == 2:
+        shown_people[name] = own
+    if len(shown_people) == 4:
+        break
+answers_people = sample_answers(
+    sft,
+    people,
+    [(name, relation) for name in shown_people for relation in people.relations],
+    20,
+    torch.Generator().manual_seed(4),
+)
+GRID = np.linspace(0, 1, 41)
+kept_true = [int((true["people"] & (sure["people"] >= t)).sum()) for t in GRID]
+kept_false = [int((~true["people"] & (sure["people"] >= t)).sum()) for t in GRID]
+
+
+def draw_threshold(figure, threshold, person):
+    own = shown_people[person]
+    levels = claim_confidence(own, answers_people)
+    if not figure.axes:
+        bars, totals = figure.subplots(1, 2, width_ratios=(3, 2))
+        totals.plot(GRID, kept_true, color=COLORS[0], label="true, said")
+        totals.plot(GRID, kept_false, color=COLORS[2], linestyle="--", label="false, said")
+        totals.set(xlabel="threshold", title="All held-out people")
+        totals.legend()
+        figure.line = totals.axvline(threshold, color="#1a1a1c", linewidth=1)
+    bars, totals = figure.axes
+    bars.clear()
+    for place, (claim, level) in enumerate(zip(own, levels, strict=True)):
+        right = people.is_true(claim)
+        said = level >= threshold
+        bars.barh(
+            place,
+            max(level, 0.01),
+            color=COLORS[0] if right else COLORS[2],
+            alpha=1.0 if said else 0.25,
+            hatch="" if right else "//",
+            edgecolor="white",
+        )
+        sign = "✓" if right else "✗"
+        bars.text(
+            1.04,
+            place,
+            f"{sign} {claim.relation}: {claim.value}" + ("" if said else "  (left out)"),
+            va="center",
+            color="#1a1a1c" if said else "#6b6b70",
+        )
+    bars.axvline(threshold, color="#1a1a1c", linewidth=1)
+    bars.set(xlim=(0, 2.2), yticks=[], xlabel="confidence", title=person, xticks=(0, 0.5, 1))
+    bars.invert_yaxis()
+    figure.line.set_xdata([threshold, threshold])
+    said = levels >= threshold
+    right = np.array([people.is_true(claim) for claim in own])
+    return (
+        f"At threshold {threshold:.2f} the answer about {person} keeps {int((said & right).sum())} "
+        f"of {int(right.sum())} true claims and {int((said & ~right).sum())} of "
+        f"{int((~right).sum())} false ones."
+    )
+
+
+explore(
+    draw_threshold,
+    threshold=Slider("p", "confidence threshold", 0.0, 1.0, 0.5, step=0.025),
+    person=Choice("person", list(shown_people)),
+    size=(9.2, 3.8),
+    caption="✓ and solid: true. ✗ and hatched: false. Pale: below the threshold, left out.",
+)
+
+# %% [markdown]
+# A threshold works from outside: it needs twenty questions per claim each time the model speaks.
+# We want a policy that does so by itself, in one pass. Every answer above already comes with a
+# score, and scores make preferences.
+#
+# ## 6 · From scores to preferences to a policy
+#
+# Two judges, the same but for where they get their truth (λ is the **price** of an error, counted
+# in right facts):
+#
+# - **reference-based**: right − λ · wrong, looked up in the encyclopedia;
+# - **reference-free**: Σ over claims of p − λ · (1 − p), with p the model's confidence. That is the
+#   score the model *expects* from the reference.
+#
+# A hedge costs nothing and earns nothing, an unreadable sentence costs as much as an error at
+# λ = 1. Why "right minus wrong" and not the *share* of right claims? Because the share is best for
+# an answer with one safe claim: it rewards silence. The difference pays for every further claim that
+# is more likely right than 1/2.
+#
+# ### Exercise 7.6 · Pairs from scores
+#
+# ●○○ · 8 minutes · 2 points
+#
+# From K responses to one prompt make every pair (chosen, rejected) of *different* texts whose scores
+# differ, the one with the higher score first. Equal scores make no pair, and a text that was sampled
+# twice makes its pairs once. The order of the pairs does not matter.
+#
+# <details><summary>Hint 1</summary>
+#
+# A dictionary from response to score forgets repetitions; then two loops and one comparison.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# `[(a, b) for a in scored for b in scored if scored[a] > scored[b]]`
+#
+# </details>
+
+
+# %% kind="exercise" exercise="7.6"
+def make_pairs(responses: list[str], scores: list[float]) -> list[tuple[str, str]]:
+    """Turn scored responses to one prompt into preferences.
+
+    Args:
+        responses: K responses; the same text has the same score each time.
+        scores: their K scores.
+
+    Returns:
+        Each (chosen, rejected) once; an empty list when all scores are equal.
+    """
+    ### BEGIN SOLUTION
+    scored = dict(zip(responses, scores, strict=True))
+    return [(a, b) for a in scored for b in scored if scored[a] > scored[b]]
+    ### END SOLUTION
+
+
+# %% kind="check" exercise="7.6"
+check("7.6", make_pairs)
+
+# %% [markdown]
+# Now all of it, live: sample answers about the **tuning** people and drugs (none of them is held
+# out), score them with the reference, pair them with *your* function, and hand the pairs to DPO. No
+# new loop: `train_dpo` is lesson 6's. One addition to its loss: a small supervised term −log π(chosen),
+# an *anchor*. DPO is content when the rejected text falls faster than the chosen one; without the
+# anchor both fall, and what rises is text that nobody wrote (lesson 6 showed why).
+
+# %%
+score_claims, make_pairs = yours("7.2", score_claims), yours("7.6", make_pairs)
+PRICE, PENALTY, SAMPLES, PER_PROMPT = 2.0, 1.0, 10, 5
+chance = np.random.default_rng(0)
+pairs = []
+for book in books.values():
+    asked, said = sample_about(sft, book, book.parts["tuning"], SAMPLES, seed=21)
+    scores = []
+    for prompt, response in zip(asked, said, strict=True):
+        right, wrong, _ = score_claims(
+            own_claims(book, prompt, response), truth_about(book, prompt)
+        )
+        unreadable = len(book.read(response, about=book.subject_of(prompt)).unreadable)
+        scores.append(right - PRICE * wrong - PENALTY * unreadable)
+    package = ReferenceJudge(book, PRICE, PENALTY)(asked, said)
+    print(f"scores equal to the package's judge: {np.mean(np.array(scores) == package):.1%}")
+    for first in range(0, len(asked), SAMPLES):
+        mine = make_pairs(list(said[first : first + SAMPLES]), scores[first : first + SAMPLES])
+        picked = chance.permutation(len(mine))[:PER_PROMPT]
+        pairs += [(asked[first], *mine[i]) for i in picked]
+print(f"{len(pairs)} pairs about {len({prompt for prompt, _, _ in pairs})} subjects\n")
+_, chosen, rejected = pairs[0]
+print(f"chosen    {chosen}\nrejected  {rejected}")
+
+# %% [markdown]
+# One danger is left. DPO on a few hundred subjects changes weights that hold the facts of all the
+# others: a small model *forgets*. The remedy is old: rehearse. After each step of DPO comes one step
+# of pretraining text (InstructGPT mixed it into PPO). Loops are generators, so two of them can take
+# turns.
+
+# %% kind="train"
+tuned = load_policy("facts-sft")
+STEPS, BATCH = 120, 16
+settings = DPOSettings(steps=STEPS, batch_size=BATCH, beta=0.1, learning_rate=5e-4)
+tuning = train_dpo(tuned, pairs, settings, loss=anchored_dpo_loss(0.01))
+rehearsal = train_sft(
+    tuned,
+    pretraining.sample(STEPS * BATCH, 22),
+    SupervisedSettings(steps=STEPS, batch_size=BATCH, learning_rate=3e-4, warmup=5),
+)
+run = watch(
+    take_turns(tuning, rehearsal),
+    curves=("loss", ("chosen_reward", "rejected_reward")),
+    title="DPO on reference-based pairs",
+)
+assert np.mean([record.accuracy for record in run.records[-20:]]) > 0.6
+
+# %% [markdown]
+# ### Exercise 7.7 · Facts per response
+#
+# ●●○ · 8 minutes · 2 points
+#
+# We sample K answers about each of S held-out subjects and count. The mean is plain; its interval
+# is not, because the K answers about one subject are alike (the model knows this person or it does
+# not). What is independent are the **subjects**: average each subject's K counts first, then take
+# the standard error of those S means,
+#
+# $$\bar m \pm 1.96 \cdot \frac{s}{\sqrt S}, \qquad s^2 = \frac{1}{S-1} \sum_i (m_i - \bar m)^2$$
+#
+# Treating all S·K answers as independent gives an interval that is too narrow, a frequent mistake in
+# published tables.
+#
+# <details><summary>Hint 1</summary>
+#
+# `counts.mean(1)` has one number per subject.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# `.std(ddof=1)` divides by S − 1.
+#
+# </details>
+
+
+# %% kind="exercise" exercise="7.7"
+def mean_with_interval(counts: np.ndarray) -> tuple[float, float, float]:
+    """Give the mean per response and its 95 % interval over subjects.
+
+    Args:
+        counts: (S, K) counts of K responses about each of S ≥ 2 subjects.
+
+    Returns:
+        Mean, lower end, upper end.
+    """
+    ### BEGIN SOLUTION
+    means = counts.mean(1)
+    half_width = 1.96 * means.std(ddof=1) / math.sqrt(len(means))
+    return float(means.mean()), float(means.mean() - half_width), float(means.mean() + half_width)
+    ### END SOLUTION
+
+
+# %% kind="check" exercise="7.7"
+check("7.7", mean_with_interval)
+
+# %%
+mean_with_interval = yours("7.7", mean_with_interval)
+
+MEASURES = ("right", "wrong", "hedged", "unreadable", "words")
+live = {}
+for name, policy in {"SFT": sft, "tuned here": tuned}.items():
+    for world, book in books.items():
+        asked, said = sample_about(policy, book, book.parts["held out"], 4, seed=31)
+        found = count_facts(book, asked, said)
+        for measure in MEASURES:
+            table = np.array([getattr(count, measure) for count in found], dtype=float)
+            live[name, world, measure] = mean_with_interval(table.reshape(-1, 4))
+for world in books:
+    print(f"{world:<8}" + "".join(f"{measure:>22}" for measure in MEASURES))
+    for name in ("SFT", "tuned here"):
+        row = (live[name, world, measure] for measure in MEASURES)
+        cells = (f"{mean:.2f} [{low:.2f}, {high:.2f}]" for mean, low, high in row)
+        print(f"{name:<12}" + "".join(f"{cell:>22}" for cell in cells))
+assert live["tuned here", "people", "wrong"][2] < live["SFT", "people", "wrong"][1]
+
+# %% [markdown]
+# What does it look like? The same people as at the beginning, none of whom was tuned on:
+
+# %%
+_, after = sample_about(tuned, people, held_out[:4], 1, seed=11)
+for name, response in zip(held_out[:4], after, strict=True):
+    marked(people, name, response)
+
+# %% [markdown]
+# ## 7 · Who judged, and what came of it
+#
+# One run proves little. The same was done for three judges and three seeds (fresh samples, fresh
+# pairs, another order of training), and measured on the same held-out people and drugs, two answers
+# to each. These runs come with the course; `python -m rlhf_lessons.evaluation.factuality_sweep`
+# makes them again. The counts of every subject are kept, so the intervals are computed here.
+#
+# *Predict, then run:* sort them by wrong facts per answer: the fine-tuned model (SFT), tuned by
+# looking up (*reference*), tuned by its own confidence (*confidence*), tuned by the rater of section
+# 4 (*assured rater*), and the first two with the likeliest word taken each time (*greedy*).
+
+# %%
+mean_with_interval = yours("7.7", mean_with_interval)
+runs = load_factuality_sweep()
+ROWS = {
+    "SFT": ("none", False),
+    "reference": ("reference", False),
+    "confidence": ("confidence", False),
+    "assured rater": ("assured", False),
+    "SFT, greedy": ("none", True),
+    "reference, greedy": ("reference", True),
+}
+DEFAULT = {run.judge: (run.beta, run.price) for run in runs if run.seed == 2}
+
+
+def of(judge):
+    """The runs of one judge at its default β and price, one a seed."""
+    return [run for run in runs if run.judge == judge and (run.beta, run.price) == DEFAULT[judge]]
+
+
+def measured(row, measure, world):
+    """Mean per answer with its interval over subjects; the seeds stand side by side as answers."""
+    judge, greedy = ROWS[row]
+    tables = [(run.greedy if greedy else run.counts)[measure][world] for run in of(judge)]
+    return mean_with_interval(np.array(tables).T)
+
+
+for world in books:
+    print(f"{world:<18}" + "".join(f"{measure:>20}" for measure in MEASURES) + f"{'precision':>11}")
+    for row in ROWS:
+        means = [measured(row, measure, world) for measure in MEASURES]
+        cells = [f"{mean:.2f} [{low:.2f}, {high:.2f}]" for mean, low, high in means]
+        precision = means[0][0] / (means[0][0] + means[1][0])
+        print(f"{row:<18}" + "".join(f"{cell:>20}" for cell in cells) + f"{precision:>11.2f}")
+
+# %% [markdown]
+# Right against wrong tells it best: up and to the left is better. The grey line needs no tuning at
+# all: it takes the answers of SFT and leaves out every claim below a confidence threshold, from none
+# (its right end) to nearly all.
+
+# %% figure="07_right_wrong"
+figure, panels = plt.subplots(1, 2, figsize=(9.6, 4.4), layout="constrained")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+for panel, world in zip(panels, books, strict=True):
+    answers_here = len(texts[world][0])
+    said = [sure[world] >= t for t in np.linspace(0, 1, 21)]
+    panel.plot(
+        [(k & ~true[world]).sum() / answers_here for k in said],
+        [(k & true[world]).sum() / answers_here for k in said],
+        color="#9a9aa0",
+        linewidth=1.2,
+        zorder=1,
+    )
+    for index, row in enumerate(ROWS):
+        wrong, right = (measured(row, measure, world) for measure in ("wrong", "right"))
+        panel.errorbar(
+            wrong[0],
+            right[0],
+            xerr=[[wrong[0] - wrong[1]], [wrong[2] - wrong[0]]],
+            yerr=[[right[0] - right[1]], [right[2] - right[0]]],
+            color=COLORS[index],
+            marker=MARKERS[index],
+            markersize=7,
+            linestyle="none",
+            linewidth=1.2,
+        )
+        panel.annotate(
+            row, (wrong[0], right[0]), xytext=(7, 6), textcoords="offset points", fontsize=9.5
+        )
+    panel.set(xlabel="wrong facts per answer", ylabel="right facts per answer", title=world)
+    panel.set_xlim(0, None)
+    panel.set_ylim(0, None)
+plt.show()
+
+# %%
+for world in books:
+    before = measured("SFT", "wrong", world)[0]
+    for row in ("reference", "confidence"):
+        wrong, right = (measured(row, measure, world)[0] for measure in ("wrong", "right"))
+        gained = right / measured("SFT", "right", world)[0] - 1
+        print(f"{world}, {row}: wrong facts {wrong / before - 1:+.0%}, right facts {gained:+.0%}")
+    assert measured("reference", "wrong", world)[0] < before
+    assert measured("confidence", "wrong", world)[0] < before
+    assert measured("assured rater", "wrong", world)[0] > before
+halved = measured("SFT", "wrong", "people")[0] / 2
+assert measured("reference", "wrong", "people")[0] < halved
+assert measured("SFT, greedy", "wrong", "people")[0] > halved
+assert measured("reference", "wrong", "people")[2] < measured("SFT", "wrong", "people")[1]
+assert measured("confidence", "wrong", "people")[2] < measured("SFT", "wrong", "people")[1]
+
+# %% [markdown]
+# Read right, wrong and words together.
+#
+# - **Reference-based** tuning cuts the wrong facts of people it never saw by more than half, at
+#   nearly the same length: guesses were replaced by hedges. It pays with some right facts, since an
+#   error costs two of them here (λ = 2).
+# - **Reference-free** tuning, which never looked anything up, goes further in both directions: it is
+#   the more cautious policy. The model's own confidence is as good a judge as the encyclopedia.
+# - The **assured rater** gets what he likes, and more errors with it.
+# - **Greedy** decoding alone removes the errors that come from drawing unlikely words, and states many
+#   more right facts. But it removes fewer wrong ones than tuning does: what the model believes
+#   falsely, or guesses for want of anything better, stays. The two add up.
+# - The grey line is above the tuned policies: leaving out doubtful claims by asking twenty times
+#   each keeps more right facts at the same number of wrong ones. The knowledge of its own limits is in
+#   the weights, and a few hundred subjects teach the policy to use only part of it.
+#
+# What was tried on the way: without rehearsal, or with larger steps, the policy forgot right facts
+# as fast as it dropped wrong ones; pairs by the *share* of right claims reward silence; few pairs per
+# subject, seen many times, were learned by heart. Unreadable sentences rise a little in every run,
+# which is why they are in the table: a number that no one watches is where a policy hides its
+# losses.
+#
+# Does the small live run of section 6 fall where the committed runs lie?
+
+# %%
+spread = [run.mean("wrong").value for run in of("reference")]
+here = live["tuned here", "people", "wrong"]
+print(f"wrong facts per answer, committed seeds: {', '.join(f'{x:.2f}' for x in spread)}")
+print(f"live run: {here[0]:.2f} [{here[1]:.2f}, {here[2]:.2f}]")
+committed = measured("reference", "wrong", "people")
+assert here[1] < committed[2] and committed[1] < here[2]  # the intervals overlap
+
+# %% [markdown]
+# ### The price of an error, and β
+#
+# The reference-free score speaks of a claim whenever $p - \lambda (1 - p) > 0$, that is
+# $p > \lambda / (1 + \lambda)$: at λ = 1 it pays to say what is more likely right than wrong, at λ =
+# 3 only what is 75 % sure. So λ is the threshold of section 5, moved inside the policy. β decides
+# how far the policy may go for it. *Predict, then move:* does a smaller β go farther from SFT here, as
+# it did in lesson 6?
+
+# %%
+swept = {"SFT, nothing tuned": of("none")[0]}
+for run in sorted(runs, key=lambda run: (run.price or 0, -(run.beta or 0))):
+    if run.judge == "reference" and run.seed == 0 and run.price == DEFAULT["reference"][1]:
+        swept[f"β = {run.beta:g}"] = run
+for run in sorted(runs, key=lambda run: run.price or 0):
+    if run.judge == "reference" and run.seed == 0 and run.price != DEFAULT["reference"][1]:
+        swept[f"β = {run.beta:g}, price λ = {run.price:g}"] = run
+first_person = held_out[0]
+
+
+def draw_policy(figure, policy):
+    run = swept[policy]
+    if not figure.axes:
+        panel, text = figure.subplots(1, 2, width_ratios=(2, 3))
+        text.set_axis_off()
+    panel, text = figure.axes
+    panel.clear()
+    for place, measure in enumerate(MEASURES[:4]):
+        estimate = run.mean(measure)
+        panel.barh(place, estimate.value, color=COLORS[(0, 2, 5, 1)[place]])
+        panel.text(estimate.value + 0.05, place, f"{estimate.value:.2f}", va="center")
+        before = swept["SFT, nothing tuned"].mean(measure).value
+        panel.plot([before] * 2, [place - 0.4, place + 0.4], color="#1a1a1c", linewidth=1.5)
+    panel.set(yticks=range(4), yticklabels=MEASURES[:4], xlim=(0, 3.5), xlabel="per answer")
+    panel.set_title(f"KL {run.kl['people'][0]:.1f} nats")
+    panel.invert_yaxis()
+    for old in list(text.texts):
+        old.remove()
+    response = run.samples["people"][0]
+    lines, words = [], response.split()
+    for start, end, kind in kinds_of(people, first_person, response):
+        lines.append(f"{MARKS[kind][0]} {' '.join(words[start:end])}")
+    text.text(0, 1, f"{first_person} ...\n" + "\n".join(lines), va="top", fontsize=10)
+    return f"{policy}: " + ", ".join(f"{m} {run.mean(m).value:.2f}" for m in MEASURES[:4])
+
+
+explore(
+    draw_policy,
+    policy=Choice("β, KL strength", list(swept)),
+    size=(9.6, 3.4),
+    caption="Bars: means over held-out people. Black ticks: SFT. Right: what this policy said of one "
+    "of them.",
+)
+
+# %%
+print(f"{'':<28}{'KL':>6}" + "".join(f"{measure:>12}" for measure in MEASURES))
+for name, run in swept.items():
+    row = "".join(f"{run.mean(measure).value:>12.2f}" for measure in MEASURES)
+    print(f"{name:<28}{run.kl['people'][0]:>6.1f}{row}")
+
+# %% [markdown]
+# The price does what it should: at λ = 1 nearly all right facts of SFT stay and fewer wrong ones go.
+# β does *not* do what lesson 6 would have us predict, and the reason is worth a look. These runs are
+# short: they stop long before the margins are as large as a small β asks for, so β hardly limits how
+# far the policy goes. And the weight of the anchor is fixed, while the pull of DPO is proportional to
+# β: at the smallest β the anchor outweighs the preferences, and the policy moves *less*. A single seed
+# stands behind each row, so differences of a tenth mean nothing. There is no setting that is best for
+# everyone: how much an error costs is a question about the use, not about the model.
+#
+# ## 8 · Medical questions
+#
+# The second world is the one where errors hurt: questions about drugs (invented ones; nothing here
+# is medical advice). The same policies, tuned on both worlds together, answer about drugs that they
+# were never tuned on; the right panel above shows the counts. One drug, before and after:
+
+# %%
+drug = drugs.parts["held out"][0]
+for label, policy in {"SFT": sft, "tuned": tuned}.items():
+    _, said = sample_about(policy, drugs, [drug], 2, seed=41)
+    print(label)
+    for response in said:
+        marked(drugs, drug, response)
+
+# %% [markdown]
+# ## 9 · Reading such a result
+#
+# "Factuality improved by half" can hide a policy that merely stopped talking. So report together:
+# right, wrong, hedged, unreadable, and length, as in the table of section 7. And know the limits:
+#
+# - The policy did not *learn* any fact. It learned where its knowledge ends, as far as its own weights
+#   show it.
+# - A judge by confidence believes every error that the model repeats with conviction. A fact that
+#   the corpus had wrong would pass.
+# - Confidence came from questions the size of a word. Real claims need a second model to phrase the
+#   question and to compare the answers, and each step adds errors.
+# - Our encyclopedia is complete. A real one is not, and what it lacks counts as wrong.
+#
+# ## 10 · The course, gathered
+#
+# From a pretrained model to a policy that people prefer, step by step, and what each step adds:
+#
+# | step | learns from | objective | adds | lesson |
+# | --- | --- | --- | --- | --- |
+# | pretraining | all text there is | maximum likelihood | knowledge and language, good and bad | 2 |
+# | supervised fine-tuning | demonstrations | the same, on answers | a behaviour; at best as good as its demonstrators | 2 |
+# | reward model | comparisons | Bradley-Terry | a judge that needs no person; right only near its data | 3 |
+# | PPO | the judge, and its own samples | E[r] − β·KL | goes beyond the demonstrations; four models, many knobs | 4, 5 |
+# | DPO | comparisons | Bradley-Terry on log-ratios | the same optimum by one supervised loss; only what the pairs show | 6 |
+# | factuality tuning | its own claims, looked up or asked again | DPO | says what it knows, without a human label | 7 |
+#
+# One line ties them together. With a reward r and a reference π_ref, the best policy at strength β is
+#
+# $$\pi^*(y \mid x) \propto \pi_\text{ref}(y \mid x)\, e^{r(x, y)/\beta}$$
+#
+# Pretraining and SFT make π_ref. Comparisons make r. PPO and DPO are two ways to π*. And everything
+# hinges on r: on whose preferences it holds, on what they could see, and on how far from its data it
+# is asked.
+#
+# **What is open.** Whose values, when raters disagree (lesson 3 could only average them)? How to judge
+# what no rater can check (this lesson had an encyclopedia)? How to keep a proxy from being gamed when
+# the policy is cleverer than the judge (lessons 3 and 4 saw it happen)? What to do about feedback that
+# comes at the end of long chains of actions? Nobody knows yet. You now have the tools to try.
+#
+# ## What was shown
+#
+# | claim | where | measured by |
+# | --- | --- | --- |
+# | one fact, two phrasings, two answers | 1 | every held-out fact, three questions |
+# | knowledge rises with how often a fact was read | 2 | all facts, counted in the corpus |
+# | fine-tuning teaches only the facts that it shows | 2 | rare facts before and after |
+# | a rater who cannot look things up prefers more errors | 4 | pairs of answers |
+# | confidence separates true from false claims | 5 | AUROC with interval |
+# | tuning lowers wrong facts about subjects it never saw | 7 | three seeds, intervals over subjects |
+# | the assured rater raises them | 7 | the same |
+#
+# **In the package.** `rlhf_lessons.worlds`: `people_encyclopedia`, `drug_encyclopedia`,
+# `Encyclopedia.read`. `rlhf_lessons.evaluation`: `count_facts`, `factual_precision`, `sample_answers`,
+# `claim_confidence`, `area_under_roc`, `calibration`, `ReferenceJudge`, `ConfidenceJudge`,
+# `AssuredRater`, `pairs_from_scores`, `anchored_dpo_loss`. `rlhf_lessons.training`: `train_dpo`.
+#
+# **Further reading.**
+#
+# - Tian et al. 2023, *Fine-tuning Language Models for Factuality*: the method of this lesson.
+# - Min et al. 2023, *FActScore*: precision over atomic facts.
+# - Kadavath et al. 2022, *Language Models (Mostly) Know What They Know*: confidence and calibration.
+# - Kandpal et al. 2023, *Large Language Models Struggle to Learn Long-Tail Knowledge*: knowledge
+#   against frequency.
+# - Gekhman et al. 2024, *Does Fine-Tuning LLMs on New Knowledge Encourage Hallucinations?*: why
+#   demonstrations beyond the model's knowledge teach it to guess.
+# - Manakul et al. 2023, *SelfCheckGPT*: agreement of samples as a sign of truth.
+#
+# **Three quick questions.**
+#
+# 1. A policy says one claim per answer, always right. Its precision is 1. What is missing?
+#
+# <details><summary>Answer</summary>
+#
+# Everything that it knows and leaves out. Precision alone rewards silence; report the number of right
+# facts beside it.
+#
+# </details>
+#
+# 2. Why can a model's own answers serve as a judge, when the same model makes the errors?
+#
+# <details><summary>Answer</summary>
+#
+# Because errors scatter and knowledge does not: what is made up comes out differently each time. Where
+# errors repeat (a false but frequent text), the judge is fooled too.
+#
+# </details>
+#
+# 3. An error in a medical answer is three times as bad as a right fact is good. From which confidence
+#    on should the policy state a claim?
+#
+# <details><summary>Answer</summary>
+#
+# p − 3 · (1 − p) > 0, so p > 3/4.
+#
+# </details>
+#
+# The words of this lesson, in three languages:
+
+# %%
+glossary(7)
