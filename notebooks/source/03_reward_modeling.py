@@ -1326,9 +1326,9 @@ for count, c in curves.items():
 # The proxies all rise: that is what best-of-n does. The truth follows only as far as the proxy is
 # right. With 50 pairs gold climbs at first, turns around at a few nats and falls while the proxy
 # goes on rising: **over-optimisation**. With 500 and 5,000 pairs best-of-1,000 is not strong enough
-# to break the proxy: the curves flatten below the ideal one, and the gap is what the labels did not
-# teach. Lesson 4 pushes the same reward models harder, with PPO, which has no $\log n$ to slow it
-# down.
+# to break the proxy: gold goes on rising or levels off, below the ideal curve, and the gap is what
+# the labels did not teach. Lesson 4 pushes such reward models harder, with PPO, which has no
+# $\log n$ to slow it down.
 #
 # How sure is the fall, and what does the proxy of 50 pairs love that the gold reward does not? Among
 # the winners of best-of-1,000, the four with the lowest gold reward:
@@ -1358,6 +1358,9 @@ for i, j in winners[:4]:
         print(f"      {fault.kind}: {fault.text} (−{fault.penalty:.2f})")
 
 # %% [markdown]
+# The fall is larger than its standard error, though not by much: twelve prompts are few. Read the
+# winners: the proxy of 50 pairs gives nearly the same top score to a slating and to praise.
+#
 # Move n yourself, and read what is kept.
 
 

@@ -973,6 +973,10 @@ for name, response in zip(held_out[:4], after, strict=True):
 # to each. These runs come with the course; `python -m rlhf_lessons.evaluation.factuality_sweep`
 # makes them again. The counts of every subject are kept, so the intervals are computed here.
 #
+# One caution. The settings of these runs (the price of a wrong fact, the supervised term, the number
+# of steps) were chosen after a look at these same subjects, so expect a little less on new ones. No
+# policy was *tuned* on them.
+#
 # *Predict, then run:* sort them by wrong facts per answer: the fine-tuned model (SFT), tuned by
 # looking up (*reference*), tuned by its own confidence (*confidence*), tuned by the rater of section
 # 4 (*assured rater*), and the first two with the likeliest word taken each time (*greedy*).
