@@ -20,9 +20,10 @@ DISK_KIB := 3000000
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
 
+# Jupyter refuses root unless told; in a container there is often no one else.
 lab: $(STAMP)
 	@echo "Opening JupyterLab in notebooks/: begin with 01_tic_tac_toe.ipynb. Ctrl-C twice ends it."
-	@cd notebooks && ../$(BIN)/jupyter lab
+	@cd notebooks && ../$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root)
 
 test: $(STAMP)
 	@echo "1/4 style"
