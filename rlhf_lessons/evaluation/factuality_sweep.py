@@ -19,9 +19,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +39,7 @@ from rlhf_lessons.evaluation.factuality import (
 )
 from rlhf_lessons.evaluation.language import Estimate, estimate_mean, sequence_kl
 from rlhf_lessons.models import LanguagePolicy, load_policy
+from rlhf_lessons.models.checkpoints import replace_file
 from rlhf_lessons.training import DPOSettings, SupervisedSettings, train_dpo, train_sft
 from rlhf_lessons.worlds import (
     Encyclopedia,
@@ -398,16 +397,7 @@ def _write(path: Path, run: FactualityRun) -> None:
         "run": dataclasses.asdict(run),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(values, file, ensure_ascii=False)
-            file.write("\n")
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    replace_file(path, json.dumps(values, ensure_ascii=False) + "\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -23,7 +23,6 @@ import json
 import math
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -46,6 +45,7 @@ from rlhf_lessons.models import (
     small_gpt2,
     word_tokenizer,
 )
+from rlhf_lessons.models.checkpoints import replace_file
 from rlhf_lessons.training import (
     DPOSettings,
     PPOSettings,
@@ -810,20 +810,11 @@ def _versions() -> dict[str, str]:
 
 def _write(path: Path, run: FrontierRun) -> None:
     """Replace a file as a whole: an interrupted run leaves none."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".frontier.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            values = dataclasses.asdict(run)
-            for point in values["points"]:
-                if math.isnan(point["clean"]):
-                    point["clean"] = None
-            json.dump(values, file, ensure_ascii=False, allow_nan=False)
-            file.write("\n")
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    values = dataclasses.asdict(run)
+    for point in values["points"]:
+        if math.isnan(point["clean"]):
+            point["clean"] = None
+    replace_file(path, json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def load_frontier(folder: str | os.PathLike[str] | None = None) -> list[FrontierRun]:

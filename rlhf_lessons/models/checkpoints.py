@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -209,6 +210,27 @@ def _loaded(
     finally:
         if shown:
             logging.enable_progress_bar()
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Replace a file as a whole: an interruption leaves the old one, or none.
+
+    Args:
+        path: The file, in a folder that exists.
+        text: What it shall hold.
+
+    Raises:
+        OSError: If it cannot be written; what was there before is unchanged.
+    """
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
 
 
 def _build(name: str = "") -> str:

@@ -29,6 +29,7 @@ from rlhf_lessons.models.checkpoints import (
     CheckpointError,
     list_checkpoints,
     load_policy,
+    replace_file,
     verify_checkpoints,
 )
 from rlhf_lessons.models.language_policy import LanguagePolicy
@@ -381,17 +382,7 @@ def _update_manifest(path: Path, name: str, entry: dict) -> None:
 
 
 def _write_json(path: Path, values: dict) -> None:
-    """Replace a JSON file as a whole."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(values, file, indent=2)
-            file.write("\n")
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    replace_file(path, json.dumps(values, indent=2) + "\n")
 
 
 # --- the command ----------------------------------------------------------------------------------
