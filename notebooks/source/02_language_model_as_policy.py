@@ -551,7 +551,7 @@ def keep_samples(loop, policy, steps):
         yield record
 
 
-pretraining = SupervisedSettings(steps=240, learning_rate=5e-3, warmup=20)
+pretraining = SupervisedSettings(steps=240, learning_rate=5e-3, warmup=0.08)
 loop = train_sft(mine, [("", text) for text in web], pretraining, loss=nll)
 run = watch(keep_samples(loop, mine, (1, 60, 240)), title="pretraining")
 
@@ -592,15 +592,15 @@ for response in rollout.responses:
 # %% kind="train"
 held_out = reviews.sample_reviews(400, seed=101)
 mine = load_policy("reviews-base")
-fine_tuning = SupervisedSettings(steps=200, learning_rate=3e-3, warmup=10, evaluate_every=10)
+fine_tuning = SupervisedSettings(steps=200, learning_rate=3e-3, warmup=0.05, evaluate_every=10)
 run = watch(
     train_sft(mine, demonstrations, fine_tuning, validation=held_out[:150], loss=nll),
-    curves=("loss", "held_out_loss"),
+    curves=("loss", "validation_loss"),
     title="fine-tuning",
 )
 
 # %% figure="02_sft_curve"
-measured = [record for record in run.records if record.held_out_loss is not None]
+measured = [record for record in run.records if record.validation_loss is not None]
 before = estimate_nll(base, held_out[:150])  # the same reviews as in the run
 final = estimate_nll(sft, held_out[:150])
 
@@ -608,7 +608,7 @@ figure, axes = plt.subplots(figsize=(7.2, 3.8), layout="constrained")
 curve(
     axes,
     [0] + [r.step for r in measured],
-    [before.value] + [r.held_out_loss for r in measured],
+    [before.value] + [r.validation_loss for r in measured],
     label="held out",
     index=0,
 )
@@ -1330,7 +1330,7 @@ few = demonstrations[:EXAMPLES]
 more = reviews.sample_prompts(3_000, seed=108)
 written = sft.sample(more, 48, generator=torch.Generator().manual_seed(10)).responses
 by_teacher = list(zip(more, written, strict=True))
-schooling = SupervisedSettings(steps=300, learning_rate=5e-3, warmup=20)
+schooling = SupervisedSettings(steps=300, learning_rate=5e-3, warmup=0.065)
 
 students = {
     name: LanguagePolicy(small_gpt2(len(tokenizer), width=32, layers=2, seed=1), tokenizer)

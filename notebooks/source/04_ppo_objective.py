@@ -957,7 +957,7 @@ mine = {
 # %% kind="train" figure="04_convergence"
 SMALL_WORLD = PPOSettings(
     cycles=110, batch_size=512, max_new_tokens=OPINION_LENGTH, minibatch_size=512,
-    learning_rate=0.1, final_learning_rate=0.0, value_coefficient=0.5, clip_norm=10.0,
+    learning_rate=0.1, final_learning_rate=0.0, value_coefficient=0.5, max_gradient_norm=10.0,
 )  # fmt: skip
 film = ["the film was"]
 

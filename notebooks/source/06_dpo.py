@@ -1302,7 +1302,7 @@ last = by_dpo(only_dpo, reference)
 for _ in train_sft(
     tuned,
     [(prompt, chosen) for prompt, chosen, _ in marked],
-    SupervisedSettings(steps=30, learning_rate=1e-3, warmup=3),
+    SupervisedSettings(steps=30, learning_rate=1e-3, warmup=0.1),
 ):
     pass
 after_tuning = first_word_probability(tuned)

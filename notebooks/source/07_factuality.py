@@ -881,7 +881,7 @@ tuning = train_dpo(tuned, pairs, settings, loss=anchored_dpo_loss(0.01))
 rehearsal = train_sft(
     tuned,
     pretraining.sample(STEPS * BATCH, 22),
-    SupervisedSettings(steps=STEPS, batch_size=BATCH, learning_rate=3e-4, warmup=5),
+    SupervisedSettings(steps=STEPS, batch_size=BATCH, learning_rate=3e-4, warmup=0.04),
 )
 run = watch(
     take_turns(tuning, rehearsal),

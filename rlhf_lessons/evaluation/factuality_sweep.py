@@ -320,7 +320,7 @@ def run_one(
                 steps=settings.steps,
                 batch_size=settings.batch_size,
                 learning_rate=settings.rehearsal_rate,
-                warmup=5,
+                warmup=0.04,
                 seed=seed,
             ),
         )

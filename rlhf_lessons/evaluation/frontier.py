@@ -501,7 +501,7 @@ def _preferred(world: _World, beta: float | None) -> Outcome:
     settings = SupervisedSettings(
         steps=s.supervised_steps,
         learning_rate=s.supervised_learning_rate,
-        warmup=min(5, s.supervised_steps - 1),
+        warmup=0.04,
         seed=world.seed,
     )
     examples = [(pair.prompt, pair.chosen) for pair in world.pairs]
@@ -657,7 +657,7 @@ def _larger_sft(world: _World, beta: float | None) -> Outcome:
     settings = SupervisedSettings(
         steps=s.larger_steps,
         learning_rate=3e-3,
-        warmup=min(50, s.larger_steps - 1),
+        warmup=0.03125,
         seed=world.seed,
     )
     for _ in train_sft(policy, reviews.sample_reviews(25_000, seed=200), settings):

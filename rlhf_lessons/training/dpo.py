@@ -36,7 +36,8 @@ from torch import Tensor
 
 from rlhf_lessons import formulas
 from rlhf_lessons.models import LanguagePolicy, TokenBatch
-from rlhf_lessons.training.reward_model import accuracy_of, schedule
+from rlhf_lessons.training.reward_model import accuracy_of
+from rlhf_lessons.training.schedule import schedule
 
 __all__ = ["DPOSettings", "DPOStep", "train_dpo"]
 

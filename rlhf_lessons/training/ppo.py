@@ -67,7 +67,7 @@ class PPOSettings:
         entropy_coefficient: weight c2 of the entropy.
         stop_kl: KL(π_old ‖ π) per token in nats beyond which a cycle makes no further update; None
             never stops.
-        clip_norm: largest norm of the gradient; a longer one is shortened to it.
+        max_gradient_norm: largest norm of the gradient; a longer one is shortened to it.
         save_every: cycles between two checkpoints, where a folder for them is given; the last
             cycle is always saved.
         seed: of the choice of prompts, the sampling and the minibatches.
@@ -90,7 +90,7 @@ class PPOSettings:
     value_coefficient: float = 0.1
     entropy_coefficient: float = 0.0
     stop_kl: float | None = None
-    clip_norm: float = 1.0
+    max_gradient_norm: float = 1.0
     save_every: int = 10
     seed: int = 0
 
@@ -105,7 +105,7 @@ class PPOSettings:
                 raise ValueError(
                     f"PPOSettings: {name} must be a whole number ≥ {least}, got {value!r}"
                 )
-        above_0 = ("learning_rate", "epsilon", "value_epsilon", "clip_norm", "kl_horizon")
+        above_0 = ("learning_rate", "epsilon", "value_epsilon", "max_gradient_norm", "kl_horizon")
         optional = ("final_learning_rate", "kl_target", "stop_kl")
         not_negative = ("beta", "value_coefficient", "entropy_coefficient")
         for name in (*above_0, *optional, *not_negative, "gamma", "lam"):
@@ -453,7 +453,9 @@ class _Run:
             raise ValueError(f"train_ppo: total_loss must give one number, got {tuple(loss.shape)}")
         self.optimizer.zero_grad()
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.weights.values(), self.settings.clip_norm)
+        norm = torch.nn.utils.clip_grad_norm_(
+            self.weights.values(), self.settings.max_gradient_norm
+        )
         if not (bool(loss.isfinite()) and bool(norm.isfinite())):
             self.optimizer.zero_grad()
             raise FloatingPointError(

@@ -170,7 +170,7 @@ RECIPES: dict[str, Recipe | RewardRecipe] = {
             validation=1_000,
             data_seed=100,
             settings=SupervisedSettings(
-                steps=2_000, batch_size=32, learning_rate=5e-3, warmup=100, evaluate_every=500
+                steps=2_000, batch_size=32, learning_rate=5e-3, warmup=0.05, evaluate_every=500
             ),
         ),
         Recipe(
@@ -185,7 +185,7 @@ RECIPES: dict[str, Recipe | RewardRecipe] = {
             validation=1_000,
             data_seed=200,
             settings=SupervisedSettings(
-                steps=1_600, batch_size=32, learning_rate=3e-3, warmup=50, evaluate_every=400
+                steps=1_600, batch_size=32, learning_rate=3e-3, warmup=0.03125, evaluate_every=400
             ),
         ),
         RewardRecipe(
@@ -211,7 +211,7 @@ RECIPES: dict[str, Recipe | RewardRecipe] = {
             validation=500,
             data_seed=100,
             settings=SupervisedSettings(
-                steps=1_200, batch_size=80, learning_rate=5e-3, warmup=100, evaluate_every=300
+                steps=1_200, batch_size=80, learning_rate=5e-3, warmup=0.083, evaluate_every=300
             ),
             stored_as="float16",
         ),
@@ -227,7 +227,7 @@ RECIPES: dict[str, Recipe | RewardRecipe] = {
             validation=500,
             data_seed=200,
             settings=SupervisedSettings(
-                steps=500, batch_size=48, learning_rate=1e-3, warmup=10, evaluate_every=250
+                steps=500, batch_size=48, learning_rate=1e-3, warmup=0.02, evaluate_every=250
             ),
             stored_as="float16",
         ),
@@ -277,13 +277,13 @@ def build_checkpoint(
                     f"{recipe.name} starts from {recipe.start}, which cannot be loaded: {error}"
                 ) from error
         train = _trained_reward_model if isinstance(recipe, RewardRecipe) else _trained_policy
-        model, held_out_loss = train(recipe, start, progress)
+        model, validation_loss = train(recipe, start, progress)
         entry = {
             "summary": recipe.summary,
             "parameters": sum(weight.numel() for weight in model.parameters()),
             "steps": recipe.settings.steps,
             "seed": recipe.settings.seed,
-            "held_out_nll": round(held_out_loss, 4),
+            "held_out_nll": round(validation_loss, 4),
             "recipe": recipe.as_json(),
             "versions": _versions(),
         }
@@ -311,8 +311,8 @@ def _trained_policy(
     loop = train_sft(policy, examples, recipe.settings, validation=validation)
     bar = tqdm(loop, recipe.name, total=recipe.settings.steps, disable=not progress, unit="step")
     for record in bar:
-        if record.held_out_loss is not None:
-            bar.set_postfix(held_out_loss=f"{record.held_out_loss:.3f}")
+        if record.validation_loss is not None:
+            bar.set_postfix(validation_loss=f"{record.validation_loss:.3f}")
     if recipe.stored_as == "float16":
         policy.model.half().float()  # rounded before it is measured
     return policy, held_out_nll(policy, validation)
@@ -339,11 +339,11 @@ def _trained_reward_model(
     model = RewardModel.from_policy(start)
     loop = train_reward_model(model, training, recipe.settings, validation=validation)
     bar = tqdm(loop, recipe.name, total=recipe.settings.steps, disable=not progress, unit="step")
-    held_out_loss = None
+    validation_loss = None
     for record in bar:
-        held_out_loss = record.validation_loss
+        validation_loss = record.validation_loss
     model.normalise(prompts[: recipe.validation], first[: recipe.validation])
-    return model, held_out_loss
+    return model, validation_loss
 
 
 def _versions() -> dict[str, str]:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from rlhf_lessons.formulas.comparison import bradley_terry_loss
 from rlhf_lessons.models.reward_model import RewardModel
+from rlhf_lessons.training.schedule import schedule
 
 __all__ = ["RewardSettings", "RewardStep", "train_reward_model"]
 
@@ -291,11 +292,3 @@ def _steps(
             validation_loss=measured[0],
             validation_accuracy=measured[1],
         )
-
-
-def schedule(step: int, steps: int, warmup: float) -> float:
-    """Rise from 0 to 1 in the warm-up, then fall to 0 along a half cosine; step counts from 1."""
-    rising = math.ceil(warmup * steps)
-    if step <= rising:
-        return step / rising
-    return 0.5 * (1 + math.cos(math.pi * (step - 1 - rising) / max(1, steps - rising)))

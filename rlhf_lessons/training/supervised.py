@@ -23,6 +23,7 @@ from torch import Tensor
 
 from rlhf_lessons import formulas
 from rlhf_lessons.models import LanguagePolicy, TokenBatch
+from rlhf_lessons.training.schedule import schedule
 
 __all__ = [
     "SupervisedSettings",
@@ -44,11 +45,10 @@ class SupervisedSettings:
         steps: Number of batches, each one update of the weights.
         batch_size: Examples in a batch.
         learning_rate: Highest step size of AdamW; it falls to 0 along half a cosine.
-        warmup: Steps over which the step size first rises from 0 to the highest, fewer than
-            ``steps``.
+        warmup: Share of the steps in which the step size first rises from 0 to the highest.
         weight_decay: How much of each weight matrix AdamW takes away, per step and unit of step
             size.
-        clip_norm: Largest norm of the gradient; a longer one is shortened to it.
+        max_gradient_norm: Largest norm of the gradient; a longer one is shortened to it.
         evaluate_every: Steps between two measurements of the held-out loss, where there is a
             validation set; the last step is always measured.
         seed: Seed of the order of the examples.
@@ -57,26 +57,25 @@ class SupervisedSettings:
     steps: int = 1000
     batch_size: int = 32
     learning_rate: float = 2e-3
-    warmup: int = 50
+    warmup: float = 0.05
     weight_decay: float = 0.01
-    clip_norm: float = 1.0
+    max_gradient_norm: float = 1.0
     evaluate_every: int = 100
     seed: int = 0
 
     def __post_init__(self) -> None:
-        lowest = {"steps": 1, "batch_size": 1, "warmup": 0, "evaluate_every": 1, "seed": 0}
+        lowest = {"steps": 1, "batch_size": 1, "evaluate_every": 1, "seed": 0}
         for name, least in lowest.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(
                     f"SupervisedSettings: {name} must be a whole number ≥ {least}, got {value!r}"
                 )
-        if self.warmup >= self.steps:
+        if not 0 <= self.warmup < 1:
             raise ValueError(
-                f"SupervisedSettings: warmup must be fewer than steps = {self.steps}, "
-                f"got {self.warmup}"
+                f"SupervisedSettings: warmup must be a share in [0, 1), got {self.warmup!r}"
             )
-        for name in ("learning_rate", "clip_norm", "weight_decay"):
+        for name in ("learning_rate", "max_gradient_norm", "weight_decay"):
             value = getattr(self, name)
             right = isinstance(value, (int, float)) and math.isfinite(value)
             if not right or value < 0 or (value == 0 and name != "weight_decay"):
@@ -94,7 +93,7 @@ class SupervisedStep:
         step: Which batch, from 1.
         total: How many batches there will be.
         loss: Mean loss per token of the batch in nats, before the update.
-        held_out_loss: Mean negative log-likelihood per token of the validation set in nats, after
+        validation_loss: Mean negative log-likelihood per token of the validation set in nats, after
             the update; None where it was not measured.
         learning_rate: Step size of this update.
         gradient_norm: Norm of the gradient before it was clipped.
@@ -104,7 +103,7 @@ class SupervisedStep:
     step: int
     total: int
     loss: float
-    held_out_loss: float | None
+    validation_loss: float | None
     learning_rate: float
     gradient_norm: float
     tokens: int
@@ -290,7 +289,7 @@ def _loop(
             )
         loss = formulas.masked_mean(losses, batch.response_mask)
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(weights, settings.clip_norm)
+        norm = torch.nn.utils.clip_grad_norm_(weights, settings.max_gradient_norm)
         if not (torch.isfinite(loss) and torch.isfinite(norm)):
             optimizer.zero_grad()
             raise FloatingPointError(
@@ -298,7 +297,7 @@ def _loop(
                 f"gradient norm of {norm.item():g} at step {step} of {settings.steps}; the weights "
                 f"are those of the step before. A lower learning_rate often helps"
             )
-        learning_rate = settings.learning_rate * _schedule(step, settings)
+        learning_rate = settings.learning_rate * schedule(step, settings.steps, settings.warmup)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
         optimizer.step()
@@ -310,19 +309,11 @@ def _loop(
             step=step,
             total=settings.steps,
             loss=loss.item(),
-            held_out_loss=held_out_nll(policy, validation) if validation and measured else None,
+            validation_loss=held_out_nll(policy, validation) if validation and measured else None,
             learning_rate=learning_rate,
             gradient_norm=norm.item(),
             tokens=tokens,
         )
-
-
-def _schedule(step: int, settings: SupervisedSettings) -> float:
-    """Rise in a line over the warm-up, then fall along half a cosine; 0 one step after the last."""
-    if step <= settings.warmup:
-        return step / settings.warmup
-    done = (step - settings.warmup - 1) / (settings.steps - settings.warmup)
-    return (1 + math.cos(math.pi * done)) / 2
 
 
 def _batches(lengths: Sequence[int], batch_size: int, seed: int) -> Iterator[list[int]]:

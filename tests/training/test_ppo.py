@@ -58,7 +58,7 @@ def test_with_the_true_reward_it_converges_to_the_closed_form_optimum(beta):
     policy = table_policy(tree, reference, ["the film was"])
     settings = PPOSettings(
         cycles=100, batch_size=512, max_new_tokens=3, minibatch_size=512, learning_rate=0.1,
-        final_learning_rate=0.0, beta=beta, clip_norm=10.0, value_coefficient=0.5,
+        final_learning_rate=0.0, beta=beta, max_gradient_norm=10.0, value_coefficient=0.5,
     )  # fmt: skip
     records = list(train_ppo(policy, ["the film was"], opinion_score, settings))
     learned = tree.read(policy, ["the film was"])[0]
@@ -99,7 +99,7 @@ def test_one_update_is_the_gradient_of_the_total():
     settings = PPOSettings(
         cycles=1, batch_size=6, max_new_tokens=5, epochs=1, minibatch_size=6, learning_rate=1e-3,
         beta=0.3, lam=0.9, gamma=0.95, entropy_coefficient=0.02, value_coefficient=0.3,
-        clip_norm=0.5,
+        max_gradient_norm=0.5,
     )  # fmt: skip
     policy, twin = make_policy(), make_policy()
     prompts = [f"film {word}" for word in WORDS]
@@ -343,7 +343,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path, monkey
         {"batch_size": 1}, {"batch_size": 2.5}, {"learning_rate": 0.0}, {"stop_kl": 0.0},
         {"value_epsilon": 0.0}, {"entropy_coefficient": -1.0}, {"kl_target": 0.0},
         {"kl_target": 1.0, "beta": 0.0}, {"kl_target": 1.0, "kl_horizon": 5.0},
-        {"final_learning_rate": -1.0}, {"clip_norm": math.inf}, {"epochs": True},
+        {"final_learning_rate": -1.0}, {"max_gradient_norm": math.inf}, {"epochs": True},
     ],
 )  # fmt: skip
 def test_settings_out_of_range_are_named(wrong):

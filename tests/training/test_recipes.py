@@ -28,7 +28,7 @@ def shrink(name: str):
         size={"width": 8, "layers": 1, "heads": 2, "context": 96, "seed": 0},
         examples=40,
         validation=10,
-        settings=SupervisedSettings(steps=3, batch_size=4, warmup=1),
+        settings=SupervisedSettings(steps=3, batch_size=4, warmup=0.3),
     )
 
 
@@ -66,7 +66,7 @@ def test_fine_tuning_starts_from_the_base_model(tmp_path):
     build_checkpoint(shrink("reviews-base"), tmp_path)
     barely = dataclasses.replace(
         shrink("reviews-sft"),
-        settings=SupervisedSettings(steps=1, warmup=0, learning_rate=1e-9, weight_decay=0.0),
+        settings=SupervisedSettings(steps=1, warmup=0.0, learning_rate=1e-9, weight_decay=0.0),
     )
     build_checkpoint(barely, tmp_path)
     base, tuned = (load_policy(name, tmp_path) for name in POLICIES)

@@ -33,7 +33,7 @@ def weights(policy: LanguagePolicy) -> torch.Tensor:
 
 
 def quick(**changes) -> SupervisedSettings:
-    values = {"steps": 5, "batch_size": 4, "warmup": 1, "learning_rate": 1e-2, **changes}
+    values = {"steps": 5, "batch_size": 4, "warmup": 0.2, "learning_rate": 1e-2, **changes}
     return SupervisedSettings(**values)
 
 
@@ -119,7 +119,7 @@ def test_own_loss_is_the_one_that_is_minimised():
 
 
 def test_step_size_rises_and_falls():
-    settings = quick(steps=6, warmup=2, learning_rate=0.1)
+    settings = quick(steps=6, warmup=0.3, learning_rate=0.1)
     rates = [record.learning_rate for record in train_sft(tiny(), EXAMPLES, settings)]
     cosine = [0.05 * (1 + math.cos(math.pi * done)) for done in (0, 0.25, 0.5, 0.75)]
     assert rates == pytest.approx([0.05, 0.1, *cosine])
@@ -127,7 +127,7 @@ def test_step_size_rises_and_falls():
 
 def test_the_step_size_is_the_one_that_is_used():
     # The first step of Adam moves each weight by its step size, whatever the gradient: m/√v = ±1.
-    settings = quick(steps=6, warmup=5, learning_rate=0.1, weight_decay=0.0)
+    settings = quick(steps=6, warmup=0.8, learning_rate=0.1, weight_decay=0.0)
     policy = tiny()
     before = weights(policy)
     record = next(train_sft(policy, EXAMPLES, settings))
@@ -147,18 +147,20 @@ def test_long_gradients_are_shortened(monkeypatch):
         return step(self, *arguments)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", spy)
-    record = next(train_sft(policy, EXAMPLES, quick(clip_norm=0.01)))
+    record = next(train_sft(policy, EXAMPLES, quick(max_gradient_norm=0.01)))
     assert record.gradient_norm > 0.1
     assert norms[0] == pytest.approx(0.01, rel=1e-3)
 
 
-def test_held_out_loss_is_measured_when_asked():
+def test_validation_loss_is_measured_when_asked():
     policy = tiny()
     settings = quick(steps=5, evaluate_every=2)
     records = list(train_sft(policy, EXAMPLES, settings, validation=[("a", "b .")]))
-    assert [r.held_out_loss is not None for r in records] == [False, True, False, True, True]
-    assert records[-1].held_out_loss == pytest.approx(nll_by_hand(policy, [("a", "b .")]), abs=1e-6)
-    assert all(r.held_out_loss is None for r in train_sft(tiny(), EXAMPLES, settings))
+    assert [r.validation_loss is not None for r in records] == [False, True, False, True, True]
+    assert records[-1].validation_loss == pytest.approx(
+        nll_by_hand(policy, [("a", "b .")]), abs=1e-6
+    )
+    assert all(r.validation_loss is None for r in train_sft(tiny(), EXAMPLES, settings))
 
 
 def test_stopping_keeps_the_model():
@@ -290,9 +292,9 @@ def test_refuses_a_loss_that_is_averaged_already():
 
 @pytest.mark.parametrize("name, value", [
     ("steps", 0), ("steps", 1.5), ("steps", True), ("batch_size", 0), ("warmup", -1),
-    ("warmup", 5), ("learning_rate", 0), ("learning_rate", math.nan), ("learning_rate", -1.0),
-    ("weight_decay", -0.1), ("clip_norm", 0.0), ("clip_norm", math.inf), ("evaluate_every", 0),
-    ("seed", -1), ("learning_rate", "fast"),
+    ("warmup", 1.0), ("learning_rate", 0), ("learning_rate", math.nan), ("learning_rate", -1.0),
+    ("weight_decay", -0.1), ("max_gradient_norm", 0.0), ("max_gradient_norm", math.inf),
+    ("evaluate_every", 0), ("seed", -1), ("learning_rate", "fast"),
 ])  # fmt: skip
 def test_settings_are_checked(name, value):
     with pytest.raises(ValueError, match=f"SupervisedSettings: {name} must be"):
