@@ -523,6 +523,8 @@ def stale(folders: Folders, names: Sequence[str]) -> list[str]:
             found.append(f"{solution} is stale")
         elif any(cell.execution_count is None for cell in code):
             found.append(f"{solution} has cells that were not run")
+        elif any(not cell.outputs for cell in code if cell.metadata[KEY].get("kind") == "check"):
+            found.append(f"{solution} has check cells whose output was removed")
         else:
             for figure, picture in figures_of(stored).items():
                 path = folders.figures / f"{figure}.png"

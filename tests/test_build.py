@@ -205,6 +205,14 @@ def test_a_solution_that_was_not_run_is_told(verified):
     assert "not run" in "\n".join(build.stale(verified, [NAME]))
 
 
+def test_a_removed_output_of_a_check_is_told(verified):
+    path = verified.solutions / f"{NAME}.ipynb"
+    notebook = read(path)
+    next(c for c in notebook.cells if "check(" in c.source and c.cell_type == "code").outputs = []
+    path.write_text(build.notebook_text(notebook))
+    assert "output was removed" in "\n".join(build.stale(verified, [NAME]))
+
+
 # What is refused --------------------------------------------------------------------------------
 
 REFUSED = {

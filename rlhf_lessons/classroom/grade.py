@@ -159,7 +159,9 @@ def prepare(notebook: Any, manifest: dict, quick: bool, seconds: float | None) -
 
     def add(source: str, kind: str, number: str | None = None) -> None:
         place = len(copy.sources)
-        plan: dict[str, Any] = {"place": place, "seconds": seconds or SECONDS[kind]}
+        # Set-up is the course's own cell: a limit meant for the learner's must not end it.
+        own_limit = None if kind == "setup" else seconds
+        plan: dict[str, Any] = {"place": place, "seconds": own_limit or SECONDS[kind]}
         if kind == "check":
             plan |= {"exercise": number, "function": exercises[number]["function"]}
             copy.checks.setdefault(number, []).append(place)
@@ -330,7 +332,7 @@ def grade_notebook(
         lesson: the lesson's name.
         manifest: the lesson's entry in the released manifest.
         quick: leave out training cells and cells that only show something.
-        seconds: limit for each cell; the limits of its kind when left out.
+        seconds: limit for each cell but the set-up; the limits of its kind when left out.
         memory_gib: how much memory the kernel may use.
     """
     total = manifest["points"]
@@ -592,7 +594,7 @@ def _parser() -> argparse.ArgumentParser:
         "--timeout",
         type=_positive,
         metavar="SECONDS",
-        help="limit for each cell (a check has 30, a training cell 600, others 60 to 120)",
+        help="limit for each cell but the set-up (a check has 30, a training cell 600, others 60 to 120)",
     )
     parser.add_argument(
         "--memory",

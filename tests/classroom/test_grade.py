@@ -566,7 +566,7 @@ def test_strange_metadata_does_no_harm(solved, manifest, about):
     assert any("def double" in s for s in prepared(edit(solved, change), manifest).sources)
 
 
-def test_each_kind_of_cell_has_a_limit_and_one_option_sets_them_all(solved, manifest):
+def test_each_kind_of_cell_has_a_limit_and_one_option_sets_all_but_the_set_up(solved, manifest):
     notebook = grade.read_notebook(solved)
     limits = {
         cell.metadata["rlhf_grading"]["seconds"]
@@ -574,7 +574,7 @@ def test_each_kind_of_cell_has_a_limit_and_one_option_sets_them_all(solved, mani
     }
     assert limits == {30, 60, 120, 600}
     made = grade.prepare(notebook, manifest, False, 7.0)
-    assert {cell.metadata["rlhf_grading"]["seconds"] for cell in made.notebook.cells} == {7.0}
+    assert {cell.metadata["rlhf_grading"]["seconds"] for cell in made.notebook.cells} == {7.0, 120}
 
 
 def test_the_hash_of_a_cell_is_the_builders():
