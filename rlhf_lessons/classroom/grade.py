@@ -594,7 +594,7 @@ def _parser() -> argparse.ArgumentParser:
         "--timeout",
         type=_positive,
         metavar="SECONDS",
-        help="limit for each cell but the set-up (a check has 30, a training cell 600, others 60 to 120)",
+        help="limit for each cell but the set-up (a check has 30, training 600, others 60 to 120)",
     )
     parser.add_argument(
         "--memory",
