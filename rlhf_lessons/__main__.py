@@ -11,6 +11,7 @@ COMMANDS = {
     "grade": ("rlhf_lessons.classroom.grade", "run the graded checks of lessons, print the scores"),
     "frontier": ("rlhf_lessons.evaluation.frontier", "measure reward against KL, method by method"),
     "models": ("rlhf_lessons.training.recipes", "list, verify or rebuild the shipped models"),
+    "scale": ("rlhf_lessons.training.scale", "DPO on several processes, with TRL"),
 }
 
 

@@ -10,6 +10,7 @@ from rlhf_lessons.training.response_embedding import (
     train_embedding,
 )
 from rlhf_lessons.training.reward_model import RewardSettings, RewardStep, train_reward_model
+from rlhf_lessons.training.scale import train_dpo_with_trl, trl_command
 from rlhf_lessons.training.supervised import (
     SupervisedSettings,
     SupervisedStep,
@@ -58,6 +59,7 @@ __all__ = [
     "train_classifier",
     "train_distillation",
     "train_dpo",
+    "train_dpo_with_trl",
     "train_embedding",
     "train_ppo",
     "train_q",
@@ -65,4 +67,5 @@ __all__ = [
     "train_reward_model",
     "train_sft",
     "train_values",
+    "trl_command",
 ]
