@@ -652,16 +652,14 @@ class LanguagePolicy:
         tokens = torch.full((rows, max_new_tokens), self.pad_token_id, device=device)
         log_probs = torch.zeros((rows, max_new_tokens), dtype=self._logits_dtype, device=device)
 
-        reader: Reader | GPT2Reader = Reader(
-            self._forward,
-            None if batch.prompt_mask.all() else batch.prompt_mask,
-            room=max_new_tokens - 1,
+        prompt_mask = None if batch.prompt_mask.all() else batch.prompt_mask
+        fast = GPT2Reader.suits(self.model)
+        reader: Reader | GPT2Reader = (GPT2Reader if fast else Reader)(
+            self.model if fast else self._forward, prompt_mask, room=max_new_tokens - 1
         )
         row = torch.arange(rows, device=device)  # which rows are still computed
         ended = torch.zeros(rows, dtype=torch.bool, device=device)  # and which of them have ended
         logits = reader.read(batch.prompt_tokens)
-        if max_new_tokens > 1 and GPT2Reader.suits(self.model, reader):
-            reader = GPT2Reader(self.model, reader, room=max_new_tokens - 1)
         for step in range(max_new_tokens):
             drawn, log_prob = _draw(logits, uniforms[step, row], temperature, top_k, top_p)
             tokens[row, step], log_probs[row, step] = drawn, log_prob

@@ -65,31 +65,27 @@ class Reader:
 
 
 class GPT2Reader:
-    """Goes on where a :class:`Reader` of a GPT-2 has read the prompts; the same logits to 1e-5.
+    """A :class:`Reader` of a GPT-2 with its steps written out; the same logits to 1e-5.
 
     Keys and values are written into memory that is taken once, no mask is built where nothing is
     padded, and matrix products take the faster of two libraries where it computes the same. The
     weights are read from the model itself.
+
+    Args:
+        model: one that :meth:`suits`.
+        prompt_mask: (B, P) boolean, True = a token of the prompt; None where nothing is padded.
+        room: how many tokens will be read after the prompts.
     """
 
-    def __init__(self, model: PreTrainedModel, reader: Reader, room: int) -> None:
+    def __init__(self, model: PreTrainedModel, prompt_mask: Tensor | None, room: int) -> None:
         self.model = model
-        self.length = reader.length
-        self.states = []  # a layer's keys and values, (2, B, H, N + room, D)
-        for layer in reader.cache.layers:
-            rows, heads, length, size = layer.keys.shape
-            states = layer.keys.new_empty(2, rows, heads, length + room, size)
-            states[0, :, :, :length], states[1, :, :, :length] = layer.keys, layer.values
-            self.states.append(states)
-        self.bias = self.padding = None
-        if reader.seen is not None:
-            seen = reader.seen
-            self.padding = (~seen[:, : self.length]).sum(1)
-            self.bias = torch.zeros(seen.shape, dtype=self.states[0].dtype, device=seen.device)
-            self.bias = self.bias.masked_fill(~seen, -torch.inf)[:, None, None]
+        self.seen = None if prompt_mask is None else F.pad(prompt_mask, (0, room), value=True)
+        self.room = room
+        self.length = 0
+        self.states: list[Tensor] = []  # a layer's keys and values, (2, B, H, P + room, D)
 
     @staticmethod
-    def suits(model: PreTrainedModel, reader: Reader) -> bool:
+    def suits(model: PreTrainedModel) -> bool:
         """Say whether the model is a plain GPT-2: nothing replaced, hooked, or set out of the way.
 
         Hooks, adapters and quantised layers must see every token, so such models take the ordinary
@@ -109,7 +105,11 @@ class GPT2Reader:
             return False
         config = model.config
         settings = (config.scale_attn_weights, config.scale_attn_by_inverse_layer_idx)
-        if settings != (True, False) or config.add_cross_attention:
+        if (
+            settings != (True, False)
+            or config.add_cross_attention
+            or config._attn_implementation not in ("sdpa", "eager")
+        ):
             return False
         activations = {type(block.mlp.act) for block in model.transformer.h}
         return all(
@@ -118,9 +118,6 @@ class GPT2Reader:
             and not module._forward_pre_hooks
             and "forward" not in vars(module)
             for module in model.modules()
-        ) and all(
-            getattr(layer, "keys", None) is not None and layer.keys.shape[-2] == reader.length
-            for layer in getattr(reader.cache, "layers", (None,))
         )
 
     def can_drop(self) -> bool:
@@ -128,28 +125,43 @@ class GPT2Reader:
         return True
 
     def read(self, tokens: Tensor) -> Tensor:
-        """Read one more token a row, (B, 1), and give the next token's logits (B, V)."""
-        body = self.model.transformer
-        rows, heads = tokens.shape[0], self.model.config.n_head
-        at, end = self.length, self.length + 1
-        positions = body.wpe.weight[at] if self.padding is None else body.wpe(at - self.padding)
-        hidden = body.wte(tokens.squeeze(1)) + positions
+        """Read (B, N) tokens that follow what was read and give the next token's logits (B, V)."""
+        body, heads = self.model.transformer, self.model.config.n_head
+        rows, new = tokens.shape
+        at, end = self.length, self.length + new
+        if self.seen is None:
+            positions, bias = body.wpe.weight[at:end], None
+        else:
+            # The first real token of a row is at position 0, however much padding precedes it.
+            seen = self.seen[:, :end]
+            positions = body.wpe((seen.long().cumsum(1) - 1).clamp(min=0)[:, at:])
+            bias = _bias(seen, new).to(positions.dtype)
+        hidden = (body.wte(tokens) + positions).view(rows * new, -1)
+        if not self.states:
+            shape = (2, rows, heads, end + self.room, hidden.shape[1] // heads)
+            self.states = [hidden.new_empty(shape) for _ in body.h]
         for block, states in zip(body.h, self.states, strict=True):
             attention, mlp = block.attn, block.mlp
-            projected = _affine(attention.c_attn, _normalised(block.ln_1, hidden))
-            projected = projected.view(rows, 3, heads, 1, -1).transpose(0, 1)
+            with _FastProducts(hidden):
+                projected = _affine(attention.c_attn, _normalised(block.ln_1, hidden))
+            projected = projected.view(rows, new, 3, heads, -1).permute(2, 0, 3, 1, 4)
             query, states[..., at:end, :] = projected[0], projected[1:]
             keys, values = states[..., :end, :]
-            bias = None if self.bias is None else self.bias[..., :end]
-            # For a single query two products are faster than fused attention.
-            scores = (query @ keys.transpose(-1, -2)).mul_(query.shape[-1] ** -0.5)
-            scores = scores if bias is None else scores.add_(bias)
-            mixed = scores.softmax(-1) @ values
-            hidden = hidden + _affine(attention.c_proj, mixed.view(rows, -1))
-            inner = mlp.act(_affine(mlp.c_fc, _normalised(block.ln_2, hidden)))
-            hidden = hidden + _affine(mlp.c_proj, inner)
+            if new > 1:
+                mixed = F.scaled_dot_product_attention(
+                    query, keys, values, attn_mask=bias, is_causal=bias is None
+                ).transpose(1, 2)
+            else:  # For a single query two products are faster than fused attention.
+                scores = (query @ keys.transpose(-1, -2)).mul_(query.shape[-1] ** -0.5)
+                mixed = (scores if bias is None else scores.add_(bias)).softmax(-1) @ values
+            with _FastProducts(hidden):
+                _add_affine(hidden, attention.c_proj, mixed.reshape(rows * new, -1))
+                inner = mlp.act(_affine(mlp.c_fc, _normalised(block.ln_2, hidden)))
+                _add_affine(hidden, mlp.c_proj, inner)
         self.length = end
-        return F.linear(_normalised(body.ln_f, hidden), self.model.lm_head.weight)
+        last = _normalised(body.ln_f, hidden.view(rows, new, -1)[:, -1])
+        with _FastProducts(last):
+            return F.linear(last, self.model.lm_head.weight)
 
     def keep(self, rows: Tensor) -> None:
         """Go on with only these rows; a row that stays where it was costs nothing."""
@@ -159,21 +171,55 @@ class GPT2Reader:
         for states in self.states:
             states[:, places, :, : self.length] = states[:, moved, :, : self.length]
         self.states = [states[:, :count] for states in self.states]
-        if self.bias is not None:
-            self.bias, self.padding = self.bias[rows], self.padding[rows]
+        if self.seen is not None:
+            self.seen = self.seen[rows]
+
+
+def _bias(seen: Tensor, new: int) -> Tensor:
+    """(B, 1, N, L): 0 where one of the last N positions may look, −∞ where it may not.
+
+    Padding looks at itself, so that it has numbers too, which nobody reads.
+    """
+    length = seen.shape[1]
+    earlier = torch.ones(new, length, dtype=torch.bool, device=seen.device).tril(length - new)
+    itself = torch.eye(length, dtype=torch.bool, device=seen.device)[-new:]
+    allowed = (seen[:, None] & earlier) | itself
+    return torch.zeros(allowed.shape, device=seen.device).masked_fill(~allowed, -torch.inf)[:, None]
 
 
 def _affine(layer: Any, x: Tensor) -> Tensor:
     """x W + b, for the layers of GPT-2, which store W as (in, out)."""
-    if x.device.type != "cpu" or not _onednn_keeps_float32():
-        return torch.addmm(layer.bias, x, layer.weight)
-    setting = torch.backends.mkldnn.matmul
-    before = setting.fp32_precision
-    setting.fp32_precision = "bf16"
-    try:
-        return torch.addmm(layer.bias, x, layer.weight)
-    finally:
-        setting.fp32_precision = before
+    return torch.addmm(layer.bias, x, layer.weight)
+
+
+def _add_affine(hidden: Tensor, layer: Any, x: Tensor) -> None:
+    """Add x W + b to ``hidden``, in place."""
+    hidden.addmm_(x, layer.weight).add_(layer.bias)
+
+
+def _normalised(layer: torch.nn.LayerNorm, x: Tensor) -> Tensor:
+    return F.layer_norm(x, layer.normalized_shape, layer.weight, layer.bias, layer.eps)
+
+
+class _FastProducts:
+    """Within it, products of ``x`` go to oneDNN, where that computes the same and is faster.
+
+    Only matrix products belong here: fused attention is much slower in it.
+    """
+
+    FROM_ROWS = 32  # below it, what a call of oneDNN costs is more than it saves
+
+    def __init__(self, x: Tensor) -> None:
+        self.use = len(x) >= self.FROM_ROWS and x.device.type == "cpu" and _onednn_keeps_float32()
+
+    def __enter__(self) -> None:
+        if self.use:
+            self.before = torch.backends.mkldnn.matmul.fp32_precision
+            torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+
+    def __exit__(self, *error: object) -> None:
+        if self.use:
+            torch.backends.mkldnn.matmul.fp32_precision = self.before
 
 
 @functools.cache
@@ -197,7 +243,3 @@ def _onednn_keeps_float32() -> bool:
     finally:
         setting.fp32_precision = before
     return bool(error < 1e-5)
-
-
-def _normalised(layer: torch.nn.LayerNorm, x: Tensor) -> Tensor:
-    return F.layer_norm(x, layer.normalized_shape, layer.weight, layer.bias, layer.eps)
