@@ -80,6 +80,7 @@ FRONTIER_FOLDER = Path(__file__).parent / "frontier_runs"
 """Where the runs behind lesson 6 lie."""
 
 _LONGEST = 48  # tokens of a response; the longest review has 46
+_BATCH = 512  # responses sampled and read side by side
 _KEPT_REWARDS = 400  # rewards of single responses kept for win rates, on prompts that all share
 _LIKED = ("documentary", "mystery")  # the labelled genres of the study of prompts
 
@@ -163,6 +164,7 @@ def frontier_point(
     judge: Judge = reviews.gold_reward,
     max_new_tokens: int = _LONGEST,
     seed: int = 0,
+    batch_size: int = _BATCH,
     step: int = 0,
     total: int = 0,
     texts: int = 0,
@@ -178,6 +180,7 @@ def frontier_point(
         judge: (prompts, responses) -> rewards (B,), by default the gold reward.
         max_new_tokens: the most tokens of a response.
         seed: of the sampling.
+        batch_size: responses sampled and read side by side.
         step: updates that made the policy, for the record.
         total: of how many.
         texts: number of responses to keep in the record.
@@ -188,9 +191,10 @@ def frontier_point(
     Raises:
         ValueError: if there are fewer than two prompts or the vocabularies differ.
     """
-    responses = _responses(policy, prompts, max_new_tokens, seed)
-    generator = torch.Generator().manual_seed(seed)  # the same draws, so the same responses
-    kl = sequence_kl(policy, reference, prompts, max_new_tokens, generator, batch_size=_BATCH)
+    responses = _responses(policy, prompts, max_new_tokens, seed, batch_size)
+    # The same draws, so the same responses.
+    generator = torch.Generator(policy.device).manual_seed(seed)
+    kl = sequence_kl(policy, reference, prompts, max_new_tokens, generator, batch_size)
     rewards = np.asarray(judge(prompts, responses), dtype=np.float64)
     reward = estimate_mean(rewards)
     clean = sum(not reviews.faults(response) for response in responses) / len(responses)
@@ -208,17 +212,18 @@ def frontier_point(
     )
 
 
-_BATCH = 512
-
-
 @torch.no_grad()
 def _responses(
-    policy: LanguagePolicy, prompts: Sequence[str], max_new_tokens: int, seed: int
+    policy: LanguagePolicy,
+    prompts: Sequence[str],
+    max_new_tokens: int,
+    seed: int,
+    batch_size: int = _BATCH,
 ) -> list[str]:
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(policy.device).manual_seed(seed)
     responses: list[str] = []
-    for start in range(0, len(prompts), _BATCH):
-        part = prompts[start : start + _BATCH]
+    for start in range(0, len(prompts), batch_size):
+        part = prompts[start : start + batch_size]
         responses += policy.sample(part, max_new_tokens, generator=generator).responses
     return responses
 
@@ -782,7 +787,7 @@ def _run(
         points=tuple(_rounded(point) for point in points),
         rewards=tuple(round(float(reward), 3) for reward in rewards),
         settings=dataclasses.asdict(world.settings),
-        versions=_versions(),
+        versions=versions(),
         command=command,
         cpu_seconds=round(time.process_time() - started, 1),
     )
@@ -801,7 +806,8 @@ def _rounded(point: FrontierPoint) -> FrontierPoint:
     return dataclasses.replace(point, **values)
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Name the versions of Python and of the libraries that a run depends on."""
     from importlib.metadata import version
 
     packages = ("numpy", "torch", "transformers", "tokenizers")
