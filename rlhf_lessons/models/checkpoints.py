@@ -16,11 +16,12 @@ Left out on purpose: making them. That trains, so it is in ``rlhf_lessons.traini
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -212,8 +213,35 @@ def _loaded(
             logging.enable_progress_bar()
 
 
-def replace_file(path: Path, text: str) -> None:
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
     """Replace a file as a whole: an interruption leaves the old one, or none.
+
+    Args:
+        path: The file, in a folder that exists.
+
+    Yields:
+        Where to write. What was written there takes the place of ``path`` at the end, unless the
+        block ends with an exception.
+
+    Raises:
+        OSError: If it cannot be written; what was there before is unchanged.
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        yield Path(name)
+        with open(name, "rb+") as file:
+            os.fsync(file.fileno())  # or a power cut could leave the new name without its content
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Replace a text file as a whole, as ``replacing`` does.
 
     Args:
         path: The file, in a folder that exists.
@@ -222,15 +250,8 @@ def replace_file(path: Path, text: str) -> None:
     Raises:
         OSError: If it cannot be written; what was there before is unchanged.
     """
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with replacing(path) as new:
+        new.write_text(text, encoding="utf-8")
 
 
 def _build(name: str = "") -> str:

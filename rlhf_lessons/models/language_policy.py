@@ -93,6 +93,26 @@ class TokenBatch:
                 "TokenBatch: response_mask must have its padding on the right, got a gap"
             )
 
+    def take(self, rows: Tensor) -> TokenBatch:
+        """Make a batch of some rows, without the columns that none of them uses.
+
+        Args:
+            rows: (N,) which rows, on any device.
+
+        Returns:
+            the N rows.
+        """
+        rows = rows.to(self.prompt_mask.device)
+        prompt, response = self.prompt_mask[rows], self.response_mask[rows]
+        start = int((~prompt).sum(1).min())
+        end = int(response.sum(1).max())
+        return TokenBatch(
+            self.prompt_tokens[rows, start:],
+            prompt[:, start:],
+            self.response_tokens[rows, :end],
+            response[:, :end],
+        )
+
 
 @dataclass(frozen=True)
 class Rollout(TokenBatch):
@@ -467,41 +487,102 @@ class LanguagePolicy:
             ValueError: if prompt and response are longer than the context, or if a token is outside
                 the vocabulary.
         """
-        return self._logits_of("logits_of", batch)
+        return self._read("logits_of", batch)[1]
 
-    def _logits_of(self, where: str, batch: TokenBatch) -> Tensor:
-        prompt, response = batch.prompt_tokens, batch.response_tokens
-        count = response.shape[1]
-        length = prompt.shape[1] + count
-        if self.context_length is not None and length > self.context_length:
+    def states_of(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
+        """Compute the vectors from which each token of the responses is predicted, and its logits.
+
+        Args:
+            batch: prompts and responses; what stands in the padding changes nothing.
+
+        Returns:
+            (B, T, H) the vectors that the model's head reads, and (B, T, V) the logits, as
+            ``logits_of`` gives them.
+
+        Raises:
+            ValueError: as ``logits_of`` raises it, or if the model names no head.
+        """
+        states, logits = self._read("states_of", batch)
+        if states is None:
+            raise ValueError(
+                f"states_of: the model must have a layer that gives the logits, got none from "
+                f"{type(self.model).__name__}.get_output_embeddings()"
+            )
+        return states, logits
+
+    def _read(self, where: str, batch: TokenBatch) -> tuple[Tensor | None, Tensor]:
+        """Give (B, T, H) states, None where the model has no head, and (B, T, V) logits."""
+        count, length = batch.response_tokens.shape
+        every = torch.ones_like(batch.response_mask)
+        states, logits = self._read_at(where, batch, every)
+        if states is not None:
+            states = states.unflatten(0, (count, length))
+        return states, logits.unflatten(0, (count, length))
+
+    def _read_at(
+        self, where: str, batch: TokenBatch, wanted: Tensor
+    ) -> tuple[Tensor | None, Tensor]:
+        """Give states (N, H) and logits (N, V) for the N places of the responses that are wanted.
+
+        Each row moves to the left, so that its padding stands on the right, where nothing that
+        counts looks: no attention mask is needed, and positions count from the first token.
+        """
+        lengths = batch.prompt_mask.sum(1) + batch.response_mask.sum(1)
+        longest = int(lengths.max())
+        if self.context_length is not None and longest > self.context_length:
+            prompt = int(batch.prompt_mask[lengths.argmax()].sum())
             raise ValueError(
                 f"{where}: prompt and response must fit into the context of {self.context_length} "
-                f"tokens, got {prompt.shape[1]} + {count} = {length}"
+                f"tokens, got {prompt} + {longest - prompt} = {longest}"
             )
-        tokens = torch.cat(
-            [
-                prompt.masked_fill(~batch.prompt_mask, self.pad_token_id),
-                response.masked_fill(~batch.response_mask, self.pad_token_id),
-            ],
-            dim=1,
-        )
+        tokens = torch.cat([batch.prompt_tokens, batch.response_tokens], dim=1)
+        counted = torch.cat([batch.prompt_mask, batch.response_mask], dim=1)
+        # Padding is filled with a real token, so that nobody takes it for an unmasked mistake.
+        tokens = torch.where(counted, tokens, batch.prompt_tokens[:, -1:])
         low, high = (int(bound) for bound in torch.stack(tokens.aminmax()).tolist())
         if low < 0 or high >= self.vocabulary_size:
             raise ValueError(
                 f"{where}: tokens must be in the model's vocabulary, ids 0 to "
                 f"{self.vocabulary_size - 1}, got {low if low < 0 else high}"
             )
-        if count == 0:
-            shape = (len(tokens), 0, self.vocabulary_size)
-            return torch.zeros(shape, dtype=self._logits_dtype, device=self.device)
-        # The last token predicts nothing that is asked for. Padding on the right needs no mask: no
-        # earlier position looks there.
-        tokens = tokens[:, :-1].to(self.device)
-        seen = None
-        if not batch.prompt_mask.all():
-            seen = torch.ones_like(tokens, dtype=torch.bool)
-            seen[:, : prompt.shape[1]] = batch.prompt_mask
-        return self._forward(tokens, seen, keep=count, use_cache=False)[0]
+        if not wanted.any():
+            nothing = torch.zeros((0, self.vocabulary_size), dtype=self._logits_dtype)
+            return nothing[:, :0].to(self.device), nothing.to(self.device)
+        skipped = (~batch.prompt_mask).sum(1, keepdim=True)
+        columns = torch.arange(tokens.shape[1], device=tokens.device)
+        tokens = tokens.gather(1, (columns + skipped).clamp(max=tokens.shape[1] - 1))
+        # The last token predicts nothing that is asked for.
+        width = max(longest - 1, 1)
+        tokens = tokens[:, :width].to(self.device)
+        # Token t of a response is predicted from the place before it.
+        steps = torch.arange(wanted.shape[1], device=tokens.device)
+        first = batch.prompt_mask.sum(1, keepdim=True).to(self.device) - 1
+        rows = torch.arange(len(tokens), device=tokens.device).unsqueeze(1) * width
+        places = ((first + steps).clamp(max=width - 1) + rows)[wanted.to(self.device)]
+        return self._states_and_logits(tokens, places)
+
+    def _states_and_logits(self, tokens: Tensor, places: Tensor) -> tuple[Tensor | None, Tensor]:
+        """Read (B, L) tokens; give states (N, H) and logits (N, V) at N of the B·L places."""
+        model = self.model
+        model = model.get_base_model() if hasattr(model, "get_base_model") else model  # adapters
+        head = model.get_output_embeddings()
+        states: list[Tensor] = []
+
+        def choose(_: torch.nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            chosen = inputs[0].flatten(0, 1).index_select(0, places)
+            states.append(chosen)
+            return (chosen.unsqueeze(0), *inputs[1:])
+
+        # The head of a language model is as large as several layers: it reads what is asked for.
+        hook = None if head is None else head.register_forward_pre_hook(choose)
+        try:
+            logits = self.model(input_ids=tokens, use_cache=False).logits.flatten(0, 1)
+        finally:
+            if hook is not None:
+                hook.remove()
+        if not states:
+            return None, logits.index_select(0, places).to(self._logits_dtype)
+        return states[0], logits.to(self._logits_dtype)
 
     def log_probs_of(self, batch: TokenBatch) -> Tensor:
         """Compute log π(token | text so far) of each response token, with gradient.
@@ -521,11 +602,12 @@ class LanguagePolicy:
         return self._log_probs_of("log_probs_of", batch)
 
     def _log_probs_of(self, where: str, batch: TokenBatch) -> Tensor:
-        logits = self._logits_of(where, batch)
-        mask = batch.response_mask.to(logits.device)
-        tokens = batch.response_tokens.to(logits.device).masked_fill(~mask, 0)
-        chosen = logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
-        return torch.where(mask, chosen - logits.logsumexp(-1), 0.0)
+        mask = batch.response_mask
+        _, logits = self._read_at(where, batch, mask)
+        tokens = batch.response_tokens.to(self.device)
+        mask = mask.to(self.device)
+        chosen = logits.gather(-1, tokens[mask].unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
+        return chosen.new_zeros(mask.shape).masked_scatter(mask, chosen)
 
     def log_probs(self, prompts: Sequence[str], responses: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Compute log π of each token of given responses, end token included, with gradient.

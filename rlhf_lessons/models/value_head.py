@@ -69,12 +69,5 @@ class ValueHead(torch.nn.Module):
         Raises:
             ValueError: as ``LanguagePolicy.logits_of`` raises it.
         """
-        read: list[Tensor] = []
-        lm_head = self.policy.model.get_output_embeddings()
-        hook = lm_head.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
-        try:
-            logits = self.policy.logits_of(batch)
-        finally:
-            hook.remove()
-        hidden = read[-1][:, -logits.shape[1] :]
-        return logits, self.linear(hidden.to(self.linear.weight.dtype)).squeeze(-1)
+        states, logits = self.policy.states_of(batch)
+        return logits, self.linear(states.to(self.linear.weight.dtype)).squeeze(-1)

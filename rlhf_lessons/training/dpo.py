@@ -15,21 +15,15 @@ drops in, for instance DPO with a supervised term::
 No reward model, no sampling, no value head: that is all there is.
 
 Left out on purpose: a ``loss_type`` switch, averaging log-probabilities over tokens (DPO sums
-them), mixed precision, several devices. Lesson 8 hands the same pairs to TRL for those.
+them), several devices. Lesson 8 hands the same pairs to TRL for those.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 import math
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,7 +31,9 @@ from torch import Tensor
 from rlhf_lessons import formulas
 from rlhf_lessons.models import LanguagePolicy, TokenBatch
 from rlhf_lessons.training.reward_model import accuracy_of
+from rlhf_lessons.training.run_checkpoint import RunCheckpoint, name_of
 from rlhf_lessons.training.schedule import schedule
+from rlhf_lessons.training.update import gradient_step, precision, with_memory_advice
 
 __all__ = ["DPOSettings", "DPOStep", "train_dpo"]
 
@@ -61,6 +57,10 @@ class DPOSettings:
             always measured.
         save_every: steps between two checkpoints, where a folder for them is given; the last step
             is always saved.
+        accumulate: parts that a batch is split into, each with a forward and a backward pass of its
+            own; the gradient is that of the whole batch, in less memory.
+        bf16: whether the forward passes, those of the reference too, run in bfloat16; weights and
+            losses stay float32.
         seed: of the order in which pairs are seen.
     """
 
@@ -73,10 +73,15 @@ class DPOSettings:
     max_gradient_norm: float = 1.0
     evaluate_every: int = 50
     save_every: int = 50
+    accumulate: int = 1
+    bf16: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
-        lowest = {"steps": 1, "batch_size": 1, "evaluate_every": 1, "save_every": 1, "seed": 0}
+        lowest = {
+            "steps": 1, "batch_size": 1, "evaluate_every": 1, "save_every": 1, "accumulate": 1,
+            "seed": 0,
+        }  # fmt: skip
         for name, least in lowest.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
@@ -91,6 +96,8 @@ class DPOSettings:
             )
         if not 0 <= self.warmup < 1:
             raise ValueError(f"DPOSettings: warmup must lie in [0, 1), got {self.warmup!r}")
+        if not isinstance(self.bf16, bool):
+            raise ValueError(f"DPOSettings: bf16 must be True or False, got {self.bf16!r}")
 
 
 @dataclass(frozen=True)
@@ -173,7 +180,7 @@ def train_dpo(
         TypeError: a record is no triple of texts.
         ValueError: no pairs, an empty response, two equal responses, a pair that does not fit the
             context, a reference with other tokens, a frozen policy, a loss of the wrong shape, or
-            a checkpoint of another run.
+            a damaged checkpoint or that of another run.
         OSError: the checkpoint cannot be written; what was there before is unchanged.
         FloatingPointError: loss or gradient is NaN or infinite; the weights are those of the step
             before.
@@ -196,8 +203,32 @@ def train_dpo(
         )
     trained = Pairs.encode(policy, pairs, "pairs")
     held_out = None if validation is None else Pairs.encode(policy, validation, "validation")
-    folder = None if checkpoint is None else Path(checkpoint)
-    return _loop(policy, weights, trained, held_out, settings, reference or policy, loss, folder)
+    reference = reference or policy
+    generator = torch.Generator().manual_seed(settings.seed)
+    optimizer = torch.optim.AdamW(
+        weights, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+    )
+    named = dict(policy.model.named_parameters())
+    run = RunCheckpoint(
+        "train_dpo",
+        checkpoint,
+        settings,
+        {name: weight for name, weight in named.items() if weight.requires_grad},
+        optimizer,
+        every=settings.save_every,
+        last=settings.steps,
+        generators={"order": generator},
+        same={
+            "loss": name_of(loss),
+            "pairs": (trained.tokens.prompt_tokens, trained.tokens.response_tokens),
+            "reference": reference.parameters(),
+            "frozen weights": [w for w in named.values() if not w.requires_grad],
+        },
+    )
+    loop = _loop(
+        policy, weights, trained, held_out, settings, reference, loss, optimizer, generator, run
+    )
+    return with_memory_advice("train_dpo", loop)
 
 
 def _loop(
@@ -208,72 +239,67 @@ def _loop(
     settings: DPOSettings,
     reference: LanguagePolicy,
     loss: PairLoss,
-    folder: Path | None,
+    optimizer: torch.optim.Optimizer,
+    generator: torch.Generator,
+    run: RunCheckpoint,
 ) -> Iterator[DPOStep]:
-    saved = None if folder is None else _Saved(folder, settings, reference, pairs)
-    reference_chosen, reference_rejected = pairs.all_log_probs(reference)
-    held_out_reference = None if held_out is None else held_out.all_log_probs(reference)
-    optimizer = torch.optim.AdamW(
-        weights, lr=settings.learning_rate, weight_decay=settings.weight_decay
-    )
-    generator = torch.Generator().manual_seed(settings.seed)
-    order = torch.empty(0, dtype=torch.long)
-    done = 0
-    if saved is not None and saved.exists():
-        done, order = saved.take_up(weights, optimizer, generator)
-    for step in range(done + 1, settings.steps + 1):
-        while len(order) < settings.batch_size:  # every pair once before any pair again
+    s = settings
+    old = tuple(side.to(policy.device) for side in pairs.all_log_probs(reference, s.bf16))
+    held_out_old = ()
+    if held_out is not None:
+        held_out_old = tuple(
+            side.to(policy.device) for side in held_out.all_log_probs(reference, s.bf16)
+        )
+    done, saved, _ = run.take_up()
+    order = saved.get("order", torch.empty(0, dtype=torch.long))
+    for step in range(done + 1, s.steps + 1):
+        while len(order) < s.batch_size:  # every pair once before any pair again
             order = torch.cat([order, torch.randperm(len(pairs), generator=generator)])
-        batch, order = order[: settings.batch_size], order[settings.batch_size :]
+        batch, order = order[: s.batch_size], order[s.batch_size :]
 
-        chosen, rejected = pairs.log_probs(policy, batch)
-        kept = batch.to(reference_chosen.device)
-        old_chosen, old_rejected = reference_chosen[kept], reference_rejected[kept]
-        losses = loss(chosen, rejected, old_chosen, old_rejected, settings.beta)
-        if losses.shape != chosen.shape:
-            raise ValueError(
-                f"train_dpo: loss must give one value for each of the (B,) = {tuple(chosen.shape)} "
-                f"pairs, got {tuple(losses.shape)}"
-            )
-        objective = losses.mean()
-        objective.backward()
-        norm = torch.nn.utils.clip_grad_norm_(weights, settings.max_gradient_norm)
-        if not (math.isfinite(objective.item()) and math.isfinite(norm.item())):
-            optimizer.zero_grad()
-            raise FloatingPointError(
-                f"train_dpo: loss and gradient must be finite, got a loss of {objective.item():g} "
-                f"and a gradient norm of {norm.item():g} at step {step} of {settings.steps}; the "
-                f"weights are those of the step before. A lower learning_rate often helps"
-            )
-        learning_rate = settings.learning_rate * schedule(step, settings.steps, settings.warmup)
-        optimizer.param_groups[0]["lr"] = learning_rate
-        optimizer.step()
-        optimizer.zero_grad()
+        parts = []
+        for part in batch.tensor_split(min(s.accumulate, len(batch))):
+            chosen, rejected = pairs.log_probs(policy, part, s.bf16)
+            kept = part.to(chosen.device)
+            old_chosen, old_rejected = (side[kept] for side in old)
+            losses = loss(chosen, rejected, old_chosen, old_rejected, s.beta)
+            if losses.shape != chosen.shape:
+                raise ValueError(
+                    f"train_dpo: loss must give one value for each of the (B,) = "
+                    f"{tuple(chosen.shape)} pairs, got {tuple(losses.shape)}"
+                )
+            (losses.sum() / len(batch)).backward()
+            parts.append(torch.stack([losses, chosen, rejected, old_chosen, old_rejected]).detach())
+        measured = torch.cat(parts, dim=1).double()
+        learning_rate = s.learning_rate * schedule(step, s.steps, s.warmup)
+        mean_loss, norm = gradient_step(
+            "train_dpo", f"step {step} of {s.steps}", measured[0].mean(), optimizer, weights,
+            s.max_gradient_norm, learning_rate,
+        )  # fmt: skip
+        run.save(step, {"order": order})
 
-        if saved is not None and (step == settings.steps or step % settings.save_every == 0):
-            saved.save(step, weights, optimizer, generator, order)
-
-        measured = (None, None)
-        if held_out is not None and (step == settings.steps or step % settings.evaluate_every == 0):
-            measured = _validate(policy, held_out, held_out_reference, settings.beta, loss)
-        chosen, rejected = chosen.detach(), rejected.detach()
-        chosen_reward = settings.beta * (chosen - old_chosen)
-        rejected_reward = settings.beta * (rejected - old_rejected)
+        validation = (None, None)
+        if held_out is not None and (step == s.steps or step % s.evaluate_every == 0):
+            validation = _validate(policy, held_out, held_out_old, settings, loss)
+        _, chosen, rejected, old_chosen, old_rejected = measured
+        chosen_reward, rejected_reward = s.beta * (measured[1:3] - measured[3:])
+        means = torch.cat([measured[1:], chosen_reward[None], rejected_reward[None]]).mean(1)
+        chosen_mean, rejected_mean, old_chosen_mean, old_rejected_mean, *rewards = means.tolist()
         yield DPOStep(
             step=step,
-            total=settings.steps,
-            loss=objective.item(),
-            chosen_reward=float(chosen_reward.mean()),
-            rejected_reward=float(rejected_reward.mean()),
-            margin=float((chosen_reward - rejected_reward).mean()),
+            total=s.steps,
+            loss=mean_loss,
+            chosen_reward=rewards[0],
+            rejected_reward=rewards[1],
+            margin=rewards[0] - rewards[1],
             accuracy=accuracy_of(chosen_reward, rejected_reward),
-            chosen_log_prob=float(chosen.mean()),
-            rejected_log_prob=float(rejected.mean()),
-            kl=float((old_chosen - chosen + old_rejected - rejected).mean() / 2),
-            gradient_norm=norm.item(),
+            chosen_log_prob=chosen_mean,
+            rejected_log_prob=rejected_mean,
+            kl=(old_chosen_mean - chosen_mean + old_rejected_mean - rejected_mean) / 2,
+            gradient_norm=norm,
             learning_rate=learning_rate,
-            validation_loss=measured[0],
-            validation_accuracy=measured[1],
+            validation_loss=validation[0],
+            validation_accuracy=validation[1],
         )
 
 
@@ -281,113 +307,15 @@ def _loop(
 def _validate(
     policy: LanguagePolicy,
     pairs: Pairs,
-    reference_log_probs: tuple[Tensor, Tensor],
-    beta: float,
+    reference_log_probs: Sequence[Tensor],
+    settings: DPOSettings,
     loss: PairLoss,
 ) -> tuple[float, float]:
     """Give mean loss and accuracy on held-out pairs."""
-    chosen, rejected = pairs.all_log_probs(policy)
+    chosen, rejected = pairs.all_log_probs(policy, settings.bf16)
     old_chosen, old_rejected = reference_log_probs
-    mean = float(loss(chosen, rejected, old_chosen, old_rejected, beta).mean())
+    mean = float(loss(chosen, rejected, old_chosen, old_rejected, settings.beta).mean())
     return mean, accuracy_of(chosen - old_chosen, rejected - old_rejected)
-
-
-class _Saved:
-    """The checkpoint of a run: weights, Adam's moments, the pairs still to be seen, random state.
-
-    One file, written beside and renamed, holds it all: a crash leaves the old one or the new one.
-    """
-
-    FILE = "dpo.safetensors"
-
-    def __init__(
-        self, folder: Path, settings: DPOSettings, reference: LanguagePolicy, pairs: Pairs
-    ) -> None:
-        self.path = folder / self.FILE
-        digest = hashlib.sha256()
-        tokens = (pairs.tokens.prompt_tokens, pairs.tokens.response_tokens)
-        for tensor in (*reference.parameters(), *tokens):
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-        self.identity: dict[str, Any] = {
-            "settings": dataclasses.asdict(settings),
-            "reference and pairs": digest.hexdigest()[:16],
-        }
-
-    def exists(self) -> bool:
-        return self.path.exists()
-
-    def save(
-        self,
-        step: int,
-        weights: Sequence[Tensor],
-        optimizer: torch.optim.Optimizer,
-        generator: torch.Generator,
-        order: Tensor,
-    ) -> None:
-        from safetensors.torch import save_file
-
-        tensors = {"order": order, "random": generator.get_state()}
-        for place, weight in enumerate(weights):
-            tensors[f"weight.{place}"] = weight.detach()
-            for name, value in optimizer.state[weight].items():
-                tensors[f"{name}.{place}"] = torch.as_tensor(value)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.FILE}.")
-        os.close(handle)
-        try:
-            save_file(
-                {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()},
-                temporary,
-                metadata={"dpo": json.dumps({"step": step, **self.identity})},
-            )
-            with open(temporary, "rb+") as file:
-                os.fsync(file.fileno())
-            os.replace(temporary, self.path)
-        except BaseException as error:
-            os.unlink(temporary)
-            if isinstance(error, Exception):
-                raise OSError(
-                    f"train_dpo: could not write {self.path}: {error}. What was there before is "
-                    f"unchanged"
-                ) from error
-            raise
-
-    def take_up(
-        self,
-        weights: Sequence[Tensor],
-        optimizer: torch.optim.Optimizer,
-        generator: torch.Generator,
-    ) -> tuple[int, Tensor]:
-        """Put everything back as it was; give the steps done and the pairs still to be seen."""
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(self.path, "pt") as file:
-                about = json.loads(file.metadata()["dpo"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
-            raise ValueError(
-                f"train_dpo: checkpoint must hold a run of train_dpo, but {self.path} cannot be "
-                f"read: {error}. Delete it to start anew"
-            ) from error
-        for name, now in self.identity.items():
-            if about.get(name) != now:
-                raise ValueError(
-                    f"train_dpo: checkpoint must belong to this run, but {self.path} was made with "
-                    f"another {name}: {about.get(name)}, now {now}. Give the first call's "
-                    f"arguments, or another folder"
-                )
-        with torch.no_grad():
-            for place, weight in enumerate(weights):
-                weight.copy_(tensors[f"weight.{place}"])
-                for name in ("step", "exp_avg", "exp_avg_sq"):
-                    if f"{name}.{place}" in tensors:
-                        value = tensors[f"{name}.{place}"]
-                        # Adam counts its steps on the CPU.
-                        moved = value if name == "step" else value.to(weight.device)
-                        optimizer.state[weight][name] = moved
-        generator.set_state(tensors["random"])
-        return about["step"], tensors["order"]
 
 
 @dataclass(frozen=True)
@@ -437,39 +365,18 @@ class Pairs:
                 f"the rejected responses): {error}"
             ) from error
 
-    def log_probs(self, policy: LanguagePolicy, pairs: Tensor) -> tuple[Tensor, Tensor]:
+    def log_probs(self, policy: LanguagePolicy, pairs: Tensor, bf16: bool) -> tuple[Tensor, Tensor]:
         """Give log π of the chosen and of the rejected responses, (B,) each, in one forward."""
-        rows = torch.cat([pairs, pairs + len(self)]).to(self.tokens.prompt_mask.device)
-        chosen, rejected = _sequence_log_probs(policy, self.tokens, rows).chunk(2)
-        return chosen, rejected
+        rows = torch.cat([pairs, pairs + len(self)])
+        batch = self.tokens.take(rows)
+        with precision(policy.device, bf16):
+            log_probs = policy.log_probs_of(batch)
+        sums = formulas.sequence_log_prob(log_probs, batch.response_mask.to(policy.device))
+        return tuple(sums.chunk(2))
 
     @torch.no_grad()
-    def all_log_probs(self, policy: LanguagePolicy) -> tuple[Tensor, Tensor]:
+    def all_log_probs(self, policy: LanguagePolicy, bf16: bool) -> tuple[Tensor, Tensor]:
         """Give log π of all responses, without gradient, (N,) each."""
-        parts = [self.log_probs(policy, part) for part in torch.arange(len(self)).split(64)]
+        parts = [self.log_probs(policy, part, bf16) for part in torch.arange(len(self)).split(64)]
         chosen, rejected = zip(*parts, strict=True)
         return torch.cat(chosen), torch.cat(rejected)
-
-
-def _sequence_log_probs(policy: LanguagePolicy, tokens: TokenBatch, rows: Tensor) -> Tensor:
-    """Give (B,) log-probabilities of some rows, their padding cut to what these rows need."""
-    prompt, response = tokens.prompt_mask[rows], tokens.response_mask[rows]
-    longest_prompt, longest_response = int(prompt.sum(1).max()), int(response.sum(1).max())
-    limit = policy.context_length
-    if limit is not None and longest_prompt + longest_response > limit:
-        # A long prompt and a long response of two rows do not fit side by side, though each row
-        # alone does: read the rows with long prompts apart from those with short ones.
-        order = prompt.sum(1).argsort()
-        halves = order.split((len(order) + 1) // 2)
-        read = torch.cat([_sequence_log_probs(policy, tokens, rows[half]) for half in halves])
-        return read[order.argsort()]
-    start = tokens.prompt_mask.shape[1] - longest_prompt
-    log_probs = policy.log_probs_of(
-        TokenBatch(
-            tokens.prompt_tokens[rows, start:],
-            prompt[:, start:],
-            tokens.response_tokens[rows, :longest_response],
-            response[:, :longest_response],
-        )
-    )
-    return formulas.sequence_log_prob(log_probs, response[:, :longest_response].to(policy.device))

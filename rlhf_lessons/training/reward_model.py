@@ -12,6 +12,7 @@ Left out on purpose: a margin per pair, an auxiliary language-model loss, and tr
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,9 @@ from torch import Tensor
 
 from rlhf_lessons.formulas.comparison import bradley_terry_loss
 from rlhf_lessons.models.reward_model import RewardModel
+from rlhf_lessons.training.run_checkpoint import RunCheckpoint, name_of
 from rlhf_lessons.training.schedule import schedule
+from rlhf_lessons.training.update import gradient_step, precision, with_memory_advice
 
 __all__ = ["RewardSettings", "RewardStep", "train_reward_model"]
 
@@ -44,6 +47,11 @@ class RewardSettings:
             average replaces the weights at the end. 0 keeps the last weights.
         evaluate_every: steps between two measurements on the validation pairs; the last step is
             always measured.
+        save_every: steps between two checkpoints, where a folder for them is given; the last step
+            is always saved.
+        accumulate: parts that a batch is split into, each with a forward and a backward pass of its
+            own; the gradient is that of the whole batch, in less memory.
+        bf16: whether the forward passes run in bfloat16; weights and losses stay float32.
         length_groups: forward passes a batch is split into, each over texts of like length: less
             padding is computed, and the result is the same. 1 keeps a GPU busiest.
         truncate: whether to cut responses beyond the context; False refuses them.
@@ -61,16 +69,28 @@ class RewardSettings:
     freeze_embeddings: bool = False
     average: float = 0.0
     evaluate_every: int = 50
+    save_every: int = 50
+    accumulate: int = 1
+    bf16: bool = False
     length_groups: int = 4
     truncate: bool = False
     drop_equal: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "evaluate_every", "length_groups"):
+        lowest = {
+            "steps": 1, "batch_size": 1, "evaluate_every": 1, "save_every": 1, "accumulate": 1,
+            "length_groups": 1, "seed": 0,
+        }  # fmt: skip
+        for name, least in lowest.items():
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"RewardSettings: {name} must be an int ≥ 1, got {value!r}")
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"RewardSettings: {name} must be an int ≥ {least}, got {value!r}")
+        for name in ("bf16", "freeze_embeddings", "truncate", "drop_equal"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(
+                    f"RewardSettings: {name} must be True or False, got {getattr(self, name)!r}"
+                )
         for name in ("learning_rate", "max_gradient_norm"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
@@ -123,10 +143,13 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.lengths) // 2
 
-    def rewards(self, model: RewardModel, pairs: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    def rewards(
+        self, model: RewardModel, pairs: Tensor, groups: int, bf16: bool
+    ) -> tuple[Tensor, Tensor]:
         """Rewards of the chosen and of the rejected responses, which share the forward pass."""
         rows = torch.cat([pairs, pairs + len(self)])
-        rewards = model.read_rows(self.tokens[rows], self.lengths[rows], groups=groups)
+        with precision(model.device, bf16):
+            rewards = model.read_rows(self.tokens[rows], self.lengths[rows], groups=groups)
         return tuple(rewards.squeeze(-1).chunk(2))
 
 
@@ -180,11 +203,11 @@ def accuracy_of(chosen: Tensor, rejected: Tensor) -> float:
 
 @torch.no_grad()
 def validate(
-    model: RewardModel, pairs: Pairs, loss: Callable[[Tensor, Tensor], Tensor]
+    model: RewardModel, pairs: Pairs, bf16: bool, loss: Callable[[Tensor, Tensor], Tensor]
 ) -> tuple[float, float]:
     """Mean loss and accuracy on held-out pairs."""
     chosen, rejected = zip(
-        *(pairs.rewards(model, part, 1) for part in torch.arange(len(pairs)).split(128)),
+        *(pairs.rewards(model, part, 1, bf16) for part in torch.arange(len(pairs)).split(128)),
         strict=True,
     )
     chosen, rejected = torch.cat(chosen), torch.cat(rejected)
@@ -198,6 +221,7 @@ def train_reward_model(
     *,
     validation: Sequence[Sequence[str]] | None = None,
     loss: Callable[[Tensor, Tensor], Tensor] = bradley_terry_loss,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> Iterator[RewardStep]:
     """Fit a reward model to comparisons, one update a step.
 
@@ -212,13 +236,19 @@ def train_reward_model(
         settings: how to train; the defaults of ``RewardSettings`` when left out.
         validation: held-out records of the same form; None measures nothing.
         loss: (chosen rewards (B,), rejected rewards (B,)) -> losses (B,).
+        checkpoint: a folder to save the run to every ``save_every`` steps. If it holds the
+            checkpoint of an interrupted run, the run goes on from there and gives the numbers that
+            it would have given without interruption. Call it with the arguments of the first call,
+            the model with the weights it had then.
 
     Yields:
         A ``RewardStep`` after each update.
 
     Raises:
-        ValueError: no pairs, a record that is no triple, a response beyond the context, or a pair
-            of equal responses (see ``truncate`` and ``drop_equal`` of the settings).
+        ValueError: no pairs, a record that is no triple, a response beyond the context, a pair of
+            equal responses (see ``truncate`` and ``drop_equal`` of the settings), a loss of the
+            wrong shape, or a damaged checkpoint or that of another run.
+        OSError: the checkpoint cannot be written; what was there before is unchanged.
         FloatingPointError: loss or gradient is NaN or infinite; the weights are those of the step
             before.
     """
@@ -231,64 +261,108 @@ def train_reward_model(
         held_out = as_pairs(
             reward_model, validation, "validation", settings.truncate, settings.drop_equal
         )
-    return _steps(reward_model, pairs, settings, held_out, loss)
+    frozen = reward_model.embeddings() if settings.freeze_embeddings else set()
+    weights = {
+        name: weight
+        for name, weight in reward_model.model.named_parameters()
+        if weight.requires_grad and weight not in frozen
+    }
+    optimizer = torch.optim.AdamW(
+        weights.values(),
+        lr=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        fused=True,
+    )
+    generator = torch.Generator().manual_seed(settings.seed)
+    run = RunCheckpoint(
+        "train_reward_model",
+        checkpoint,
+        settings,
+        weights,
+        optimizer,
+        every=settings.save_every,
+        last=settings.steps,
+        generators={"order": generator},
+        same={
+            "loss": name_of(loss),
+            "pairs": (pairs.tokens, pairs.lengths),
+            "reward model": reward_model.parameters(),
+        },
+    )
+    loop = _steps(reward_model, weights, pairs, settings, held_out, loss, optimizer, generator, run)
+    return with_memory_advice("train_reward_model", loop)
 
 
 def _steps(
     reward_model: RewardModel,
+    named: dict[str, Tensor],
     pairs: Pairs,
     settings: RewardSettings,
     held_out: Pairs | None,
     loss: Callable[[Tensor, Tensor], Tensor],
+    optimizer: torch.optim.Optimizer,
+    generator: torch.Generator,
+    run: RunCheckpoint,
 ) -> Iterator[RewardStep]:
-    frozen = reward_model.embeddings() if settings.freeze_embeddings else set()
-    weights = [w for w in reward_model.parameters() if w.requires_grad and w not in frozen]
-    optimizer = torch.optim.AdamW(
-        weights, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
-    )
+    s, weights = settings, list(named.values())
     detached = [weight.detach() for weight in weights]
-    averages = [weight.clone() for weight in detached] if settings.average else []
-    generator = torch.Generator().manual_seed(settings.seed)
-    order = torch.empty(0, dtype=torch.long)
-    batch_size = min(settings.batch_size, len(pairs))
+    done, saved, _ = run.take_up()
+    order = saved.get("order", torch.empty(0, dtype=torch.long))
+    averages = {}
+    if s.average:
+        averages = {
+            name: saved[f"average.{name}"].to(weight.device) if done else weight.detach().clone()
+            for name, weight in named.items()
+        }
+    batch_size = min(s.batch_size, len(pairs))
 
-    for step in range(1, settings.steps + 1):
+    for step in range(done + 1, s.steps + 1):
         if len(order) < batch_size:  # every pair once before any pair again
             order = torch.cat([order, torch.randperm(len(pairs), generator=generator)])
         batch, order = order[:batch_size], order[batch_size:]
 
-        chosen, rejected = pairs.rewards(reward_model, batch, settings.length_groups)
-        objective = loss(chosen, rejected).mean()
-        optimizer.zero_grad()
-        objective.backward(inputs=weights)
-        norm = torch.nn.utils.clip_grad_norm_(weights, settings.max_gradient_norm)
-        if not (math.isfinite(objective.item()) and math.isfinite(norm.item())):
-            raise FloatingPointError(
-                f"train_reward_model: loss and gradient must be finite, got loss "
-                f"{objective.item()} and gradient norm {norm.item()} at step {step}; the weights "
-                f"are those of step {step - 1}. Lower the learning rate, or look at the loss"
-            )
-        rate = settings.learning_rate * schedule(step, settings.steps, settings.warmup)
-        optimizer.param_groups[0]["lr"] = rate
-        optimizer.step()
+        parts = []
+        for part in batch.tensor_split(min(s.accumulate, batch_size)):
+            chosen, rejected = pairs.rewards(reward_model, part, s.length_groups, s.bf16)
+            losses = loss(chosen, rejected)
+            if losses.shape != chosen.shape:
+                raise ValueError(
+                    f"train_reward_model: loss must give one value for each of the (B,) = "
+                    f"{tuple(chosen.shape)} pairs, got {tuple(losses.shape)}"
+                )
+            (losses.sum() / batch_size).backward(inputs=weights)
+            parts.append(torch.stack([losses, chosen, rejected]).detach())
+        measured = torch.cat(parts, dim=1).double()
+        rate = s.learning_rate * schedule(step, s.steps, s.warmup)
+        mean_loss, norm = gradient_step(
+            "train_reward_model",
+            f"step {step} of {s.steps}",
+            measured[0].mean(),
+            optimizer,
+            weights,
+            s.max_gradient_norm,
+            rate,
+        )
 
-        last = step == settings.steps
-        if settings.average:
+        last = step == s.steps
+        if s.average:
             # Early on the average forgets faster, so that the first weights do not linger.
-            torch._foreach_lerp_(averages, detached, max(1 - settings.average, 1 / step))
+            torch._foreach_lerp_(list(averages.values()), detached, max(1 - s.average, 1 / step))
             if last:
-                torch._foreach_copy_(detached, averages)
-        measured = (None, None)
-        if held_out is not None and (last or step % settings.evaluate_every == 0):
-            measured = validate(reward_model, held_out, loss)
+                torch._foreach_copy_(detached, list(averages.values()))
+        run.save(step, {"order": order, **{f"average.{n}": w for n, w in averages.items()}})
+        validation = (None, None)
+        if held_out is not None and (last or step % s.evaluate_every == 0):
+            validation = validate(reward_model, held_out, s.bf16, loss)
+        _, chosen, rejected = measured
         yield RewardStep(
             step=step,
-            total=settings.steps,
-            loss=objective.item(),
-            accuracy=accuracy_of(chosen.detach(), rejected.detach()),
-            margin=float((chosen - rejected).detach().mean()),
-            gradient_norm=norm.item(),
+            total=s.steps,
+            loss=mean_loss,
+            accuracy=accuracy_of(chosen, rejected),
+            margin=float((chosen - rejected).mean()),
+            gradient_norm=norm,
             learning_rate=rate,
-            validation_loss=measured[0],
-            validation_accuracy=measured[1],
+            validation_loss=validation[0],
+            validation_accuracy=validation[1],
         )

@@ -8,22 +8,26 @@ Three names for one loop. What differs is what the loss compares the model with:
 
 Training a student on *texts* that a teacher sampled needs no loop of its own: those are examples.
 
-Left out on purpose: mixed precision, several devices, gradient accumulation and resuming from disk.
-Lesson 8 hands those to TRL.
+Left out on purpose: several devices, and packing several short texts into one row. Lesson 8 hands
+those to TRL.
 """
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from rlhf_lessons import formulas
 from rlhf_lessons.models import LanguagePolicy, TokenBatch
+from rlhf_lessons.training.run_checkpoint import RunCheckpoint, name_of
 from rlhf_lessons.training.schedule import schedule
+from rlhf_lessons.training.update import gradient_step, precision, with_memory_advice
 
 __all__ = [
     "SupervisedSettings",
@@ -51,6 +55,11 @@ class SupervisedSettings:
         max_gradient_norm: Largest norm of the gradient; a longer one is shortened to it.
         evaluate_every: Steps between two measurements of the held-out loss, where there is a
             validation set; the last step is always measured.
+        save_every: Steps between two checkpoints, where a folder for them is given; the last step
+            is always saved.
+        accumulate: Parts that a batch is split into, each with a forward and a backward pass of its
+            own; the gradient is that of the whole batch, in less memory.
+        bf16: Whether the forward passes run in bfloat16; weights and losses stay float32.
         seed: Seed of the order of the examples.
     """
 
@@ -61,16 +70,24 @@ class SupervisedSettings:
     weight_decay: float = 0.01
     max_gradient_norm: float = 1.0
     evaluate_every: int = 100
+    save_every: int = 100
+    accumulate: int = 1
+    bf16: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
-        lowest = {"steps": 1, "batch_size": 1, "evaluate_every": 1, "seed": 0}
+        lowest = {
+            "steps": 1, "batch_size": 1, "evaluate_every": 1, "save_every": 1, "accumulate": 1,
+            "seed": 0,
+        }  # fmt: skip
         for name, least in lowest.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(
                     f"SupervisedSettings: {name} must be a whole number ≥ {least}, got {value!r}"
                 )
+        if not isinstance(self.bf16, bool):
+            raise ValueError(f"SupervisedSettings: bf16 must be True or False, got {self.bf16!r}")
         if not 0 <= self.warmup < 1:
             raise ValueError(
                 f"SupervisedSettings: warmup must be a share in [0, 1), got {self.warmup!r}"
@@ -116,6 +133,7 @@ def train_sft(
     *,
     validation: Sequence[Example] | None = None,
     loss: TokenLoss = formulas.nll,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> Iterator[SupervisedStep]:
     """Fine-tune a policy to give the responses of examples; with empty prompts, pretrain it.
 
@@ -131,14 +149,19 @@ def train_sft(
         loss: What to minimise: ``loss(logits (B, T, V), tokens (B, T), mask (B, T)) -> (B, T-1)``
             in nats, as ``formulas.nll``: entry t belongs to token t + 1. Column 0 holds the last
             token of each prompt, and the mask counts the tokens of the response.
+        checkpoint: A folder to save the run to every ``save_every`` steps. If it holds the
+            checkpoint of an interrupted run, the run goes on from there and gives the numbers that
+            it would have given without interruption. Call it with the arguments of the first call,
+            the policy with the weights it had then.
 
     Yields:
         One record per step.
 
     Raises:
         TypeError: If examples are not pairs of strings.
-        ValueError: If there are no examples, one does not fit the context, the policy is frozen, or
-            the loss has the wrong shape.
+        ValueError: If there are no examples, one does not fit the context, the policy is frozen,
+            the loss has the wrong shape, or the checkpoint is damaged or that of another run.
+        OSError: If the checkpoint cannot be written; what was there before is unchanged.
         FloatingPointError: If the loss or its gradient is not finite; the weights are then those
             of the step before.
     """
@@ -151,7 +174,10 @@ def train_sft(
         mask = torch.nn.functional.pad(batch.response_mask, (1, 0), value=False)
         return loss(torch.nn.functional.pad(logits, (0, 0, 0, 1)), tokens, mask)
 
-    return _train("train_sft", policy, examples, settings, validation, token_losses)
+    same = {"loss": name_of(loss)}
+    return _train(
+        "train_sft", policy, examples, settings, validation, token_losses, checkpoint, same
+    )
 
 
 def train_distillation(
@@ -162,6 +188,7 @@ def train_distillation(
     *,
     validation: Sequence[Example] | None = None,
     loss: TokenLoss = formulas.distillation_loss,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> Iterator[SupervisedStep]:
     """Train a student on the probabilities that a teacher gives to every next token.
 
@@ -177,6 +204,7 @@ def train_distillation(
         validation: Examples to measure the held-out negative log-likelihood on, None for none.
         loss: What to minimise: ``loss(student_logits (B, T, V), teacher_logits (B, T, V), mask (B,
             T)) -> (B, T)`` in nats, as ``formulas.distillation_loss``.
+        checkpoint: A folder to save the run to, as for ``train_sft``.
 
     Yields:
         One record per step.
@@ -185,6 +213,7 @@ def train_distillation(
         TypeError: If examples are not pairs of strings.
         ValueError: If student and teacher have different vocabularies or are the same model, or for
             one of the reasons of ``train_sft``.
+        OSError: If the checkpoint cannot be written; what was there before is unchanged.
         FloatingPointError: If the loss or its gradient is not finite; the weights are then those
             of the step before.
     """
@@ -201,10 +230,12 @@ def train_distillation(
             teacher_logits = teacher.logits_of(batch)
         return loss(policy.logits_of(batch), teacher_logits, batch.response_mask)
 
-    return _train("train_distillation", policy, examples, settings, validation, token_losses)
+    same = {"loss": name_of(loss), "teacher": teacher.parameters()}
+    return _train(
+        "train_distillation", policy, examples, settings, validation, token_losses, checkpoint, same
+    )
 
 
-@torch.no_grad()
 def held_out_nll(
     policy: LanguagePolicy, examples: Sequence[Example], batch_size: int = 128
 ) -> float:
@@ -224,14 +255,15 @@ def held_out_nll(
         TypeError: If examples are not pairs of strings.
         ValueError: If there are no examples or one does not fit the context.
     """
-    lengths = _lengths("held_out_nll", policy, examples)
-    order = sorted(range(len(examples)), key=lengths.__getitem__)
-    total, count = 0.0, 0
-    for first in range(0, len(order), batch_size):
-        batch = _encode(policy, [examples[i] for i in order[first : first + batch_size]])
-        total -= float(policy.log_probs_of(batch).sum(dtype=torch.float64))
-        count += int(batch.response_mask.sum())
-    return total / count
+    return _mean_nll(policy, _encoded("held_out_nll", policy, examples, "examples"), batch_size)
+
+
+@torch.no_grad()
+def _mean_nll(policy: LanguagePolicy, texts: TokenBatch, batch_size: int = 128) -> float:
+    total = torch.zeros((), dtype=torch.float64, device=policy.device)
+    for rows in _lengths(texts).argsort(stable=True).split(batch_size):
+        total -= policy.log_probs_of(texts.take(rows)).sum(dtype=torch.float64)
+    return float(total / texts.response_mask.sum())
 
 
 # --- the loop -------------------------------------------------------------------------------------
@@ -244,79 +276,116 @@ def _train(
     settings: SupervisedSettings | None,
     validation: Sequence[Example] | None,
     token_losses: Callable[[TokenBatch], Tensor],
+    checkpoint: str | os.PathLike[str] | None,
+    same: dict[str, Any],
 ) -> Iterator[SupervisedStep]:
     """Check everything now, before the first step is asked for."""
     settings = SupervisedSettings() if settings is None else settings
-    lengths = _lengths(where, policy, examples)
+    texts = _encoded(where, policy, examples, "examples")
+    held_out = None
     if validation is not None:
-        _lengths(where, policy, validation, "validation")
-    if not any(weight.requires_grad for weight in policy.parameters()):
+        held_out = _encoded(where, policy, validation, "validation")
+    named = dict(policy.model.named_parameters())
+    weights = {name: weight for name, weight in named.items() if weight.requires_grad}
+    if not weights:
         raise ValueError(
             f"{where}: policy must have weights to train, got a frozen one; copy() makes a "
             f"reference, which is never trained"
         )
-    return _loop(where, policy, examples, lengths, settings, validation, token_losses)
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [w for w in weights.values() if w.ndim > 1]},
+            {"params": [w for w in weights.values() if w.ndim <= 1], "weight_decay": 0.0},
+        ],
+        lr=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        betas=(0.9, 0.95),
+        fused=True,
+    )
+    run = RunCheckpoint(
+        where,
+        checkpoint,
+        settings,
+        weights,
+        optimizer,
+        every=settings.save_every,
+        last=settings.steps,
+        generators={},
+        same={
+            **same,
+            "examples": (texts.prompt_tokens, texts.response_tokens),
+            "policy": named.values(),
+        },
+    )
+    loop = _loop(where, policy, texts, settings, held_out, token_losses, optimizer, run)
+    return with_memory_advice(where, loop)
 
 
 def _loop(
     where: str,
     policy: LanguagePolicy,
-    examples: Sequence[Example],
-    lengths: Sequence[int],
+    texts: TokenBatch,
     settings: SupervisedSettings,
-    validation: Sequence[Example] | None,
+    held_out: TokenBatch | None,
     token_losses: Callable[[TokenBatch], Tensor],
+    optimizer: torch.optim.Optimizer,
+    run: RunCheckpoint,
 ) -> Iterator[SupervisedStep]:
-    weights = [weight for weight in policy.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": [w for w in weights if w.ndim > 1]},
-            {"params": [w for w in weights if w.ndim <= 1], "weight_decay": 0.0},
-        ],
-        lr=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        betas=(0.9, 0.95),
-    )
-    batches = _batches(lengths, settings.batch_size, settings.seed)
-    tokens = 0
-    for step in range(1, settings.steps + 1):
-        batch = _encode(policy, [examples[i] for i in next(batches)])
-        losses = token_losses(batch)
-        if losses.shape != batch.response_mask.shape:
-            raise ValueError(
-                f"{where}: loss must give one value for each of the (B, T) = "
-                f"{tuple(batch.response_mask.shape)} response tokens, got {tuple(losses.shape)}"
-            )
-        loss = formulas.masked_mean(losses, batch.response_mask)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(weights, settings.max_gradient_norm)
-        if not (torch.isfinite(loss) and torch.isfinite(norm)):
-            optimizer.zero_grad()
-            raise FloatingPointError(
-                f"{where}: loss and gradient must be finite, got a loss of {loss.item():g} and a "
-                f"gradient norm of {norm.item():g} at step {step} of {settings.steps}; the weights "
-                f"are those of the step before. A lower learning_rate often helps"
-            )
-        learning_rate = settings.learning_rate * schedule(step, settings.steps, settings.warmup)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate
-        optimizer.step()
-        optimizer.zero_grad()
-        tokens += int(batch.response_mask.sum())
+    s = settings
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    counts = texts.response_mask.sum(1).cpu()
+    done, _, numbers = run.take_up()
+    tokens = numbers.get("tokens", 0)
+    batches = _batches(_lengths(texts).tolist(), s.batch_size, s.seed)
+    for _ in range(done):
+        next(batches)
+    for step in range(done + 1, s.steps + 1):
+        rows = next(batches)
+        count = int(counts[rows].sum())
+        total = torch.zeros((), dtype=torch.float64, device=policy.device)
+        for part in rows.tensor_split(min(s.accumulate, len(rows))):
+            batch = texts.take(part)
+            with precision(policy.device, s.bf16):
+                losses = token_losses(batch)
+            if losses.shape != batch.response_mask.shape:
+                raise ValueError(
+                    f"{where}: loss must give one value for each of the (B, T) = "
+                    f"{tuple(batch.response_mask.shape)} response tokens, got "
+                    f"{tuple(losses.shape)}"
+                )
+            # The mean over the tokens of the whole batch, whichever part they are in.
+            loss = formulas.masked_sum(losses, batch.response_mask) / count
+            loss.backward()
+            total += loss.detach()
+        learning_rate = s.learning_rate * schedule(step, s.steps, s.warmup)
+        mean_loss, norm = gradient_step(
+            where,
+            f"step {step} of {s.steps}",
+            total,
+            optimizer,
+            weights,
+            s.max_gradient_norm,
+            learning_rate,
+        )
+        tokens += count
+        run.save(step, numbers={"tokens": tokens})
 
-        measured = step % settings.evaluate_every == 0 or step == settings.steps
+        validation_loss = None
+        if held_out is not None and (step % s.evaluate_every == 0 or step == s.steps):
+            with precision(policy.device, s.bf16):
+                validation_loss = _mean_nll(policy, held_out)
         yield SupervisedStep(
             step=step,
-            total=settings.steps,
-            loss=loss.item(),
-            validation_loss=held_out_nll(policy, validation) if validation and measured else None,
+            total=s.steps,
+            loss=mean_loss,
+            validation_loss=validation_loss,
             learning_rate=learning_rate,
-            gradient_norm=norm.item(),
+            gradient_norm=norm,
             tokens=tokens,
         )
 
 
-def _batches(lengths: Sequence[int], batch_size: int, seed: int) -> Iterator[list[int]]:
+def _batches(lengths: Sequence[int], batch_size: int, seed: int) -> Iterator[Tensor]:
     """Deal batches of examples of similar length, for ever, in a new order each time through.
 
     Sorting by length within a pool of 16 batches leaves little padding and much chance.
@@ -328,17 +397,18 @@ def _batches(lengths: Sequence[int], batch_size: int, seed: int) -> Iterator[lis
             pool = sorted(order[first : first + 16 * batch_size], key=lengths.__getitem__)
             dealt = [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
             for i in torch.randperm(len(dealt), generator=generator).tolist():
-                yield dealt[i]
+                yield torch.tensor(dealt[i])
 
 
-def _encode(policy: LanguagePolicy, examples: Sequence[Example]) -> TokenBatch:
-    return policy.encode([prompt for prompt, _ in examples], [answer for _, answer in examples])
+def _lengths(texts: TokenBatch) -> Tensor:
+    """Count the tokens of each text, (N,), prompt included."""
+    return (texts.prompt_mask.sum(1) + texts.response_mask.sum(1)).cpu()
 
 
-def _lengths(
-    where: str, policy: LanguagePolicy, examples: Sequence[Example], name: str = "examples"
-) -> list[int]:
-    """Count the tokens of each example, and refuse what cannot be learned from."""
+def _encoded(
+    where: str, policy: LanguagePolicy, examples: Sequence[Example], name: str
+) -> TokenBatch:
+    """Tokenize examples once, and refuse what cannot be learned from."""
     if isinstance(examples, str) or not hasattr(examples, "__getitem__"):
         raise TypeError(f"{where}: {name} must be a list of pairs, got {type(examples).__name__}")
     if len(examples) == 0:
@@ -350,20 +420,7 @@ def _lengths(
                 f"{where}: {name} must be pairs (prompt, response) of str, got {example!r:.60} at "
                 f"{row}"
             )
-    lengths: list[int] = []
-    for first in range(0, len(examples), 4096):
-        part = examples[first : first + 4096]
-        prompts = policy.tokenizer([prompt for prompt, _ in part], verbose=False)["input_ids"]
-        answers = policy.tokenizer(
-            [answer for _, answer in part], add_special_tokens=False, verbose=False
-        )["input_ids"]
-        # An empty prompt becomes a start token, and the end token follows the response.
-        lengths += [max(len(p), 1) + len(a) + 1 for p, a in zip(prompts, answers, strict=True)]
-    limit = policy.context_length
-    longest = max(range(len(lengths)), key=lengths.__getitem__)
-    if limit is not None and lengths[longest] > limit:
-        raise ValueError(
-            f"{where}: each of the {name} must fit into the context of {limit} tokens, got "
-            f"{lengths[longest]} at {longest}"
-        )
-    return lengths
+    try:
+        return policy.encode(*zip(*examples, strict=True))
+    except ValueError as error:
+        raise ValueError(f"{where}: {name} cannot be read by the policy: {error}") from error
