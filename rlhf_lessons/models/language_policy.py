@@ -11,9 +11,12 @@ every response starts in the same column::
     .  the  film | was  fine  <end>
     I   saw   it | <end>  .     .
 
+A prompt is plain text. For a chat model it is the text that the model's template writes::
+
+    policy.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
 Left out on purpose: beam search, repetition penalties and stop strings (they sample from something
-other than π), chat templates (put them into the prompts), and assembling tokens by a tokenizer's
-own padding (each family pads in its own way).
+other than π), and assembling tokens by a tokenizer's own padding (each family pads in its own way).
 """
 
 from __future__ import annotations
@@ -207,10 +210,13 @@ class LanguagePolicy:
         self._keep_argument = next(
             (name for name in ("logits_to_keep", "num_logits_to_keep") if name in accepted), None
         )
-        # Some tokenizers end every text with the end token; a prompt must not.
+        # Some tokenizers end every text with the end token; a prompt must not. Some begin it with
+        # the start token, which chat templates write, too; it must not stand there twice.
         plain = tokenizer("a", add_special_tokens=False)["input_ids"]
-        self._tokenizer_appends_end = bool(
-            plain and plain[-1] != end and tokenizer("a")["input_ids"][-1] == end
+        dressed = tokenizer("a")["input_ids"]
+        self._tokenizer_appends_end = bool(plain and plain[-1] != end and dressed[-1] == end)
+        self._tokenizer_prepends_start = bool(
+            plain and plain[0] != tokenizer.bos_token_id and dressed[0] == tokenizer.bos_token_id
         )
 
     @property
@@ -240,12 +246,14 @@ class LanguagePolicy:
             the policy, in evaluation mode.
 
         Raises:
+            TypeError: if ``name_or_path`` is no name and no path.
             OSError: if there is no such folder or model, if it cannot be fetched, or if it holds no
                 safetensors weights.
+            ValueError: if it holds another kind of model than a causal LM, or not all its weights.
         """
-        name = os.fspath(name_or_path)
-        folder = Path(name).expanduser()
         where = "LanguagePolicy.from_pretrained"
+        name = _path(where, "name_or_path", name_or_path)
+        folder = Path(name).expanduser()
         offline = (
             "Without a network, give the folder of a saved policy, take one that comes with the "
             "course (rlhf_lessons.models.load_policy), or fetch the model once on a machine with "
@@ -276,7 +284,7 @@ class LanguagePolicy:
             tokenizer = AutoTokenizer.from_pretrained(
                 name, **{key: kw[key] for key in (*shared, "trust_remote_code") if key in kw}
             )
-            model = AutoModelForCausalLM.from_pretrained(name, use_safetensors=True, **kw)
+            model = load_whole(where, AutoModelForCausalLM, name, **kw)
         except (OSError, SafetensorError) as error:  # the second: weights that are cut off
             reason = str(error).strip().split("\n")[0]
             raise OSError(f"{where}: could not load {name!r}: {reason}. {offline}") from error
@@ -299,12 +307,13 @@ class LanguagePolicy:
             path: the folder; made if missing.
 
         Raises:
+            TypeError: if ``path`` is no path.
             OSError: if it cannot be written, with the path and the reason. What was there before
                 is unchanged.
             ValueError: if the folder exists and holds something other than a saved model.
         """
         where = "LanguagePolicy.save_pretrained"
-        target = Path(os.path.realpath(Path(path).expanduser()))
+        target = Path(os.path.realpath(Path(_path(where, "path", path)).expanduser()))
         if target.exists() and not target.is_dir():
             raise ValueError(f"{where}: path must be a folder, got the file {target}")
         exists = target.is_dir()
@@ -370,7 +379,8 @@ class LanguagePolicy:
         """Turn prompts and responses into one batch of tokens.
 
         Prompt and response are tokenized apart, so that the tokens of a prompt never depend on
-        what follows it. An empty prompt becomes the start token (the end token if there is none).
+        what follows it. An empty prompt becomes the start token (the end token if there is none),
+        and a prompt that begins with the start token, as chat templates write it, gets no second.
 
         Args:
             prompts: B texts.
@@ -398,6 +408,8 @@ class LanguagePolicy:
         if self._tokenizer_appends_end:
             prompt_ids = [ids[:-1] for ids in prompt_ids]
         start = self.tokenizer.bos_token_id
+        if self._tokenizer_prepends_start:
+            prompt_ids = [ids[1:] if ids[1:2] == [start] else ids for ids in prompt_ids]
         start = self.end_token_id if start is None else start
         prompt_ids = [ids or [start] for ids in prompt_ids]
 
@@ -484,9 +496,11 @@ class LanguagePolicy:
             Half-precision models give float32.
 
         Raises:
+            TypeError: if batch is no ``TokenBatch``.
             ValueError: if prompt and response are longer than the context, or if a token is outside
                 the vocabulary.
         """
+        _check_batch("logits_of", batch)
         return self._read("logits_of", batch)[1]
 
     def states_of(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
@@ -596,9 +610,11 @@ class LanguagePolicy:
             (B, T) log-probs, 0 where ``response_mask`` is False.
 
         Raises:
+            TypeError: if batch is no ``TokenBatch``.
             ValueError: if prompt and response are longer than the context, or if a token is outside
                 the vocabulary.
         """
+        _check_batch("log_probs_of", batch)
         return self._log_probs_of("log_probs_of", batch)
 
     def _log_probs_of(self, where: str, batch: TokenBatch) -> Tensor:
@@ -622,9 +638,12 @@ class LanguagePolicy:
         Raises:
             TypeError: if prompts or responses is not a sequence of str.
             ValueError: as :meth:`encode` raises it.
+            FloatingPointError: if the model gives NaN or infinite logits; it names the row.
         """
         batch = self._encode("log_probs", prompts, responses, end=True)
-        return self._log_probs_of("log_probs", batch), batch.response_mask
+        log_probs = self._log_probs_of("log_probs", batch)
+        _check_rows_finite("log_probs", log_probs.detach().sum(1))
+        return log_probs, batch.response_mask
 
     @torch.no_grad()
     def next_token_logits(self, prompts: Sequence[str]) -> Tensor:
@@ -639,10 +658,13 @@ class LanguagePolicy:
         Raises:
             TypeError: if prompts is not a sequence of str.
             ValueError: as :meth:`encode` raises it.
+            FloatingPointError: if the model gives NaN or infinite logits; it names the row.
         """
         batch = self._encode("next_token_logits", prompts, None, end=False)
         seen = None if batch.prompt_mask.all() else batch.prompt_mask
-        return self._forward(batch.prompt_tokens, seen, keep=1, use_cache=False)[0][:, -1]
+        logits = self._forward(batch.prompt_tokens, seen, keep=1, use_cache=False)[0][:, -1]
+        _check_rows_finite("next_token_logits", logits.logsumexp(-1))
+        return logits
 
     def _forward(
         self, tokens: Tensor, seen: Tensor | None, *, keep: int, use_cache: bool, cache: Any = None
@@ -781,6 +803,58 @@ class LanguagePolicy:
             responses=tuple(responses),
             log_probs=log_probs,
             finished=finished,
+        )
+
+
+def load_whole(where: str, auto_class: Any, name: str, **kw: Any) -> PreTrainedModel:
+    """Load a model, and refuse what transformers would make one of by adding random weights."""
+    try:
+        model, found = auto_class.from_pretrained(
+            name, use_safetensors=True, output_loading_info=True, **kw
+        )
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).split("\n")[0]
+        if "ignore_mismatched_sizes" in reason:
+            reason = "weights of other sizes than config.json says"
+        raise ValueError(
+            f"{where}: {name} must hold a model that {auto_class.__name__} loads, got {reason:.300}"
+        ) from error
+    made = type(model).__name__
+    named = (getattr(model.config, "architectures", None) or [made])[0]
+    # A body without a head, and a model of texts and pictures, are loaded under another name.
+    if named != made and not named.endswith(("Model", "ForConditionalGeneration")):
+        raise ValueError(f"{where}: {name} must hold a {made}, got a checkpoint of {named}")
+    missing = sorted(found["missing_keys"])
+    if missing:
+        raise ValueError(
+            f"{where}: {name} must hold all weights of {made}, got none for {missing[0]}"
+            + (f" and {len(missing) - 1} others" if len(missing) > 1 else "")
+            + "; they would be random"
+        )
+    return model
+
+
+def _path(where: str, argument: str, value: object) -> str:
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"{where}: {argument} must be a str or a path, got {value!r}")
+    return os.fspath(value)
+
+
+def _check_batch(where: str, batch: object) -> None:
+    if not isinstance(batch, TokenBatch):
+        raise TypeError(
+            f"{where}: batch must be a TokenBatch, as encode and sample make it, got "
+            f"{type(batch).__name__}"
+        )
+
+
+def _check_rows_finite(where: str, rows: Tensor) -> None:
+    """Refuse (B,) numbers that come of NaN or infinite logits."""
+    broken = (~rows.isfinite()).nonzero()
+    if len(broken):
+        raise FloatingPointError(
+            f"{where}: the model must give finite logits, got NaN or infinite ones in row "
+            f"{int(broken[0])}; its weights are probably NaN"
         )
 
 

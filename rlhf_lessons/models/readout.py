@@ -21,7 +21,7 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from rlhf_lessons.models import last_position
-from rlhf_lessons.models.language_policy import LanguagePolicy, TokenBatch
+from rlhf_lessons.models.language_policy import LanguagePolicy, TokenBatch, load_whole
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -65,6 +65,8 @@ class Readout:
         self.context_length = self._text.context_length
         self._text.context_length = None  # too long a text is named, or cut, by rows_of
         fuse_activations(model)
+        # The end token stands in for a missing padding token, and must learn like all others.
+        model.get_input_embeddings().padding_idx = None
         self.model = model
         self.tokenizer = tokenizer
 
@@ -89,12 +91,14 @@ class Readout:
     # -- Making, loading, saving -------------------------------------------------------------------
 
     @classmethod
-    def _from_body(cls: type[Self], policy: LanguagePolicy, head: Tensor) -> Self:
-        """Copy the policy's body and put the head (D, H) on it."""
+    def _from_body(
+        cls: type[Self], policy: LanguagePolicy, outputs: int, head: Callable[[int], Tensor]
+    ) -> Self:
+        """Copy the policy's body and put the head on it: ``head(H)`` gives (D, H) weights."""
         from transformers import AutoModelForSequenceClassification
 
         config = copy.deepcopy(policy.model.config)
-        config.num_labels = len(head)
+        config.num_labels = outputs
         config.pad_token_id = policy.pad_token_id
         # The weights drawn here are all replaced: the caller's random numbers stay as they were.
         with torch.random.fork_rng(devices=[]):
@@ -107,7 +111,7 @@ class Readout:
                 ) from error
         model.base_model.load_state_dict(policy.model.base_model.state_dict())
         with torch.no_grad():
-            model.score.weight.copy_(head)
+            model.score.weight.copy_(head(model.score.in_features))
             if model.score.bias is not None:
                 model.score.bias.zero_()
         model.to(device=policy.device, dtype=next(policy.parameters()).dtype)
@@ -126,7 +130,8 @@ class Readout:
 
         Raises:
             OSError: if there is no such model, or it holds no safetensors weights.
-            ValueError: if it holds a language model without this head.
+            ValueError: if it holds a language model without this head, another kind of model, or
+                not all its weights.
         """
         where = f"{cls.__name__}.from_pretrained"
         name = os.fspath(name_or_path)
@@ -150,8 +155,8 @@ class Readout:
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(name)
-        model = AutoModelForSequenceClassification.from_pretrained(name, use_safetensors=True, **kw)
-        return cls(model, tokenizer)
+        where = f"{cls.__name__}.from_pretrained"
+        return cls(load_whole(where, AutoModelForSequenceClassification, name, **kw), tokenizer)
 
     def save_pretrained(self, path: str | os.PathLike[str]) -> None:
         """Write model and tokenizer to a folder as safetensors, all or nothing.

@@ -50,13 +50,12 @@ class ResponseEmbedding(Readout):
             raise ValueError(
                 f"ResponseEmbedding.from_policy: dimensions must be at least 2, got {dimensions}"
             )
-        config = policy.model.config
-        if hasattr(config, "get_text_config"):
-            config = config.get_text_config()
-        width = config.hidden_size
         generator = torch.Generator().manual_seed(seed)
-        head = torch.randn(dimensions, width, generator=generator) / width
-        return cls._from_body(policy, head.to(next(policy.parameters()).dtype))
+        return cls._from_body(
+            policy,
+            dimensions,
+            lambda width: torch.randn(dimensions, width, generator=generator) / width,
+        )
 
     def embed(self, prompts: Sequence[str], responses: Sequence[str]) -> Tensor:
         """Place responses in the latent space, without gradient.

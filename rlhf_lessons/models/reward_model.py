@@ -58,11 +58,7 @@ class RewardModel(Readout):
         Raises:
             ValueError: if transformers knows no scalar head for this kind of model.
         """
-        weights = policy.model.get_input_embeddings().weight
-        config = policy.model.config
-        if hasattr(config, "get_text_config"):
-            config = config.get_text_config()
-        return cls._from_body(policy, torch.zeros(1, config.hidden_size, dtype=weights.dtype))
+        return cls._from_body(policy, 1, lambda width: torch.zeros(1, width))
 
     @property
     def offset(self) -> float:
