@@ -37,6 +37,7 @@ import torch
 from torch import Tensor
 
 from rlhf_lessons.formulas.log_probs import truncate_logits
+from rlhf_lessons.models.products import fast_products
 from rlhf_lessons.models.reading import GPT2Reader, Reader
 
 if TYPE_CHECKING:
@@ -590,7 +591,8 @@ class LanguagePolicy:
         # The head of a language model is as large as several layers: it reads what is asked for.
         hook = None if head is None else head.register_forward_pre_hook(choose)
         try:
-            logits = self.model(input_ids=tokens, use_cache=False).logits.flatten(0, 1)
+            with fast_products(self.device):
+                logits = self.model(input_ids=tokens, use_cache=False).logits.flatten(0, 1)
         finally:
             if hook is not None:
                 hook.remove()

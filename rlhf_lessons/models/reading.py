@@ -8,13 +8,14 @@ on purpose: gradients, beams, and quantised caches.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from rlhf_lessons.models.products import OneDNN, onednn_suits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -140,9 +141,10 @@ class GPT2Reader:
         if not self.states:
             shape = (2, rows, heads, end + self.room, hidden.shape[1] // heads)
             self.states = [hidden.new_empty(shape) for _ in body.h]
+        onednn = onednn_suits(hidden)
         for block, states in zip(body.h, self.states, strict=True):
             attention, mlp = block.attn, block.mlp
-            with _FastProducts(hidden):
+            with OneDNN(onednn):
                 projected = _affine(attention.c_attn, _normalised(block.ln_1, hidden))
             projected = projected.view(rows, new, 3, heads, -1).permute(2, 0, 3, 1, 4)
             query, states[..., at:end, :] = projected[0], projected[1:]
@@ -154,13 +156,13 @@ class GPT2Reader:
             else:  # For a single query two products are faster than fused attention.
                 scores = (query @ keys.transpose(-1, -2)).mul_(query.shape[-1] ** -0.5)
                 mixed = (scores if bias is None else scores.add_(bias)).softmax(-1) @ values
-            with _FastProducts(hidden):
+            with OneDNN(onednn):
                 _add_affine(hidden, attention.c_proj, mixed.reshape(rows * new, -1))
                 inner = mlp.act(_affine(mlp.c_fc, _normalised(block.ln_2, hidden)))
                 _add_affine(hidden, mlp.c_proj, inner)
         self.length = end
         last = _normalised(body.ln_f, hidden.view(rows, new, -1)[:, -1])
-        with _FastProducts(last):
+        with OneDNN(onednn_suits(last)):
             return F.linear(last, self.model.lm_head.weight)
 
     def keep(self, rows: Tensor) -> None:
@@ -199,47 +201,3 @@ def _add_affine(hidden: Tensor, layer: Any, x: Tensor) -> None:
 
 def _normalised(layer: torch.nn.LayerNorm, x: Tensor) -> Tensor:
     return F.layer_norm(x, layer.normalized_shape, layer.weight, layer.bias, layer.eps)
-
-
-class _FastProducts:
-    """Within it, products of ``x`` go to oneDNN, where that computes the same and is faster.
-
-    Only matrix products belong here: fused attention is much slower in it.
-    """
-
-    FROM_ROWS = 32  # below it, what a call of oneDNN costs is more than it saves
-
-    def __init__(self, x: Tensor) -> None:
-        self.use = len(x) >= self.FROM_ROWS and x.device.type == "cpu" and _onednn_keeps_float32()
-
-    def __enter__(self) -> None:
-        if self.use:
-            self.before = torch.backends.mkldnn.matmul.fp32_precision
-            torch.backends.mkldnn.matmul.fp32_precision = "bf16"
-
-    def __exit__(self, *error: object) -> None:
-        if self.use:
-            torch.backends.mkldnn.matmul.fp32_precision = self.before
-
-
-@functools.cache
-def _onednn_keeps_float32() -> bool:
-    """Say whether products may go to oneDNN, up to twice as fast as torch's default on some CPUs.
-
-    torch sends float32 products there only when told that bfloat16 would do. Few CPUs (those with
-    AMX) then use it; on all others the result is float32 as before. One product tells which: its
-    error is near 1e-7 in float32 and near 1e-3 in bfloat16.
-    """
-    setting = getattr(torch.backends.mkldnn, "matmul", None)  # since torch 2.9
-    if setting is None or not torch.backends.mkldnn.is_available():
-        return False
-    generator = torch.Generator().manual_seed(0)
-    a, b = torch.randn(2, 128, 128, generator=generator)
-    exact = a.double() @ b.double()
-    before = setting.fp32_precision
-    setting.fp32_precision = "bf16"
-    try:
-        error = (torch.mm(a, b) - exact).abs().max() / exact.abs().max()
-    finally:
-        setting.fp32_precision = before
-    return bool(error < 1e-5)

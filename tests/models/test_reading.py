@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig
 
-from rlhf_lessons.models import LanguagePolicy, reading, word_tokenizer
+from rlhf_lessons.models import LanguagePolicy, products, word_tokenizer
 from rlhf_lessons.models.reading import GPT2Reader, Reader
 
 WORDS = ["a", "b", "c", "d"]
@@ -31,7 +31,7 @@ def policy_of(model) -> LanguagePolicy:
 @pytest.mark.parametrize("activation", ["gelu_new", "gelu_pytorch_tanh", "relu"])
 @torch.no_grad()
 def test_the_written_out_steps_equal_the_model(prompts, onednn, activation, monkeypatch):
-    monkeypatch.setattr(reading._FastProducts, "FROM_ROWS", 1 if onednn else 10**9)
+    monkeypatch.setattr(products, "FROM_ROWS", 1 if onednn else 10**9)
     policy = policy_of(gpt2(activation_function=activation))
     batch = policy.encode(prompts)
     mask = None if batch.prompt_mask.all() else batch.prompt_mask
@@ -115,17 +115,3 @@ def test_it_steps_back_from_other_families():
         num_attention_heads=2, bos_token_id=1, eos_token_id=2,
     )  # fmt: skip
     assert not GPT2Reader.suits(AutoModelForCausalLM.from_config(config))
-
-
-def test_the_setting_of_matrix_products_is_left_as_it_was():
-    setting = getattr(torch.backends.mkldnn, "matmul", None)
-    if setting is None:
-        pytest.skip("this torch has no such setting")
-    before = setting.fp32_precision
-    policy_of(gpt2()).sample(["a"], 4, generator=torch.Generator().manual_seed(0))
-    assert setting.fp32_precision == before
-    fast = "bf16" if reading._onednn_keeps_float32() else before
-    with pytest.raises(RuntimeError, match="shape"), reading._FastProducts(torch.ones(64, 24)):
-        assert setting.fp32_precision == fast
-        torch.ones(64, 3) @ torch.ones(24, 3)
-    assert setting.fp32_precision == before
