@@ -504,40 +504,46 @@ class LanguagePolicy:
         _check_batch("logits_of", batch)
         return self._read("logits_of", batch)[1]
 
-    def states_of(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
+    def states_of(self, batch: TokenBatch, *, logits: bool = True) -> tuple[Tensor, Tensor | None]:
         """Compute the vectors from which each token of the responses is predicted, and its logits.
 
         Args:
             batch: prompts and responses; what stands in the padding changes nothing.
+            logits: whether they are wanted; the model's head does no work where they are not.
 
         Returns:
             (B, T, H) the vectors that the model's head reads, and (B, T, V) the logits, as
-            ``logits_of`` gives them.
+            ``logits_of`` gives them, or None.
 
         Raises:
             ValueError: as ``logits_of`` raises it, or if the model names no head.
         """
-        states, logits = self._read("states_of", batch)
+        states, read = self._read("states_of", batch, head=logits)
         if states is None:
             raise ValueError(
                 f"states_of: the model must have a layer that gives the logits, got none from "
                 f"{type(self.model).__name__}.get_output_embeddings()"
             )
-        return states, logits
+        return states, read
 
-    def _read(self, where: str, batch: TokenBatch) -> tuple[Tensor | None, Tensor]:
+    def _read(
+        self, where: str, batch: TokenBatch, head: bool = True
+    ) -> tuple[Tensor | None, Tensor | None]:
         """Give (B, T, H) states, None where the model has no head, and (B, T, V) logits."""
-        count, length = batch.response_tokens.shape
+        shape = tuple(batch.response_tokens.shape)
         every = torch.ones_like(batch.response_mask)
-        states, logits = self._read_at(where, batch, every)
-        if states is not None:
-            states = states.unflatten(0, (count, length))
-        return states, logits.unflatten(0, (count, length))
+        states, logits = self._read_at(where, batch, every, head)
+        return (
+            None if states is None else states.unflatten(0, shape),
+            logits.unflatten(0, shape) if head else None,
+        )
 
     def _read_at(
-        self, where: str, batch: TokenBatch, wanted: Tensor
+        self, where: str, batch: TokenBatch, wanted: Tensor, head: bool = True
     ) -> tuple[Tensor | None, Tensor]:
         """Give states (N, H) and logits (N, V) for the N places of the responses that are wanted.
+
+        Where ``head`` is False the model's head reads nothing, and there are no logits (0, V).
 
         Each row moves to the left, so that its padding stands on the right, where nothing that
         counts looks: no attention mask is needed, and positions count from the first token.
@@ -574,9 +580,11 @@ class LanguagePolicy:
         first = batch.prompt_mask.sum(1, keepdim=True).to(self.device) - 1
         rows = torch.arange(len(tokens), device=tokens.device).unsqueeze(1) * width
         places = ((first + steps).clamp(max=width - 1) + rows)[wanted.to(self.device)]
-        return self._states_and_logits(tokens, places)
+        return self._states_and_logits(tokens, places, head)
 
-    def _states_and_logits(self, tokens: Tensor, places: Tensor) -> tuple[Tensor | None, Tensor]:
+    def _states_and_logits(
+        self, tokens: Tensor, places: Tensor, logits_too: bool = True
+    ) -> tuple[Tensor | None, Tensor]:
         """Read (B, L) tokens; give states (N, H) and logits (N, V) at N of the B·L places."""
         model = self.model
         model = model.get_base_model() if hasattr(model, "get_base_model") else model  # adapters
@@ -586,7 +594,7 @@ class LanguagePolicy:
         def choose(_: torch.nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             chosen = inputs[0].flatten(0, 1).index_select(0, places)
             states.append(chosen)
-            return (chosen.unsqueeze(0), *inputs[1:])
+            return ((chosen if logits_too else chosen[:0]).unsqueeze(0), *inputs[1:])
 
         # The head of a language model is as large as several layers: it reads what is asked for.
         hook = None if head is None else head.register_forward_pre_hook(choose)

@@ -70,4 +70,24 @@ class ValueHead(torch.nn.Module):
             ValueError: as ``LanguagePolicy.logits_of`` raises it.
         """
         states, logits = self.policy.states_of(batch)
-        return logits, self.linear(states.to(self.linear.weight.dtype)).squeeze(-1)
+        return logits, self._values(states)
+
+    def values_of(self, batch: TokenBatch) -> Tensor:
+        """Compute the values alone, with gradient; the body's logits are left out.
+
+        Args:
+            batch: prompts and responses, for instance a ``Rollout``.
+
+        Returns:
+            (B, T) the values of the states before each token; what stands at padding means
+            nothing.
+
+        Raises:
+            ValueError: as ``LanguagePolicy.logits_of`` raises it.
+        """
+        return self._values(self.policy.states_of(batch, logits=False)[0])
+
+    def _values(self, states: Tensor) -> Tensor:
+        # In full precision also where the body runs in bfloat16: values have few digits to spare.
+        with torch.autocast(states.device.type, enabled=False):
+            return self.linear(states.to(self.linear.weight.dtype)).squeeze(-1)

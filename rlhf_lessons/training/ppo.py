@@ -13,22 +13,17 @@ The algorithm, one cycle::
 Every formula in it is an argument with the package's own as its default, so a learner's function or
 another estimator drops in.
 
-Left out on purpose: rewards before the last token (a judge reads whole responses), sampling at
-another temperature (the ratio is that of π itself), several devices and mixed precision inside the
-loop (load the model in the precision you want), and saving the judge's own random state.
+log π_old comes from the sampler, which computed it as it drew. Left out on purpose: rewards before
+the last token (a judge reads whole responses), sampling at another temperature (the ratio is that
+of π itself), several devices, and saving the judge's own random state.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 import math
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,6 +31,8 @@ from torch import Tensor
 
 from rlhf_lessons import formulas
 from rlhf_lessons.models import LanguagePolicy, Rollout, TokenBatch, ValueHead
+from rlhf_lessons.training.run_checkpoint import RunCheckpoint, name_of
+from rlhf_lessons.training.update import gradient_step, precision, with_memory_advice
 
 __all__ = ["PPOSettings", "PPOStep", "train_ppo"]
 
@@ -70,6 +67,10 @@ class PPOSettings:
         max_gradient_norm: largest norm of the gradient; a longer one is shortened to it.
         save_every: cycles between two checkpoints, where a folder for them is given; the last
             cycle is always saved.
+        accumulate: parts that a minibatch is split into, each with a forward and a backward pass of
+            its own; the gradient is that of the whole minibatch, in less memory.
+        bf16: whether the forward passes of policy, values and reference run in bfloat16; weights,
+            losses and sampling stay in the precision of the model.
         seed: of the choice of prompts, the sampling and the minibatches.
     """
 
@@ -92,12 +93,14 @@ class PPOSettings:
     stop_kl: float | None = None
     max_gradient_norm: float = 1.0
     save_every: int = 10
+    accumulate: int = 1
+    bf16: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
         lowest = {
             "cycles": 1, "batch_size": 2, "max_new_tokens": 1, "epochs": 1, "minibatch_size": 1,
-            "save_every": 1, "seed": 0,
+            "save_every": 1, "accumulate": 1, "seed": 0,
         }  # fmt: skip
         for name, least in lowest.items():
             value = getattr(self, name)
@@ -121,6 +124,8 @@ class PPOSettings:
                 right, expected = number and value > 0, "a finite number > 0"
             if not right:
                 raise ValueError(f"PPOSettings: {name} must be {expected}, got {value!r}")
+        if not isinstance(self.bf16, bool):
+            raise ValueError(f"PPOSettings: bf16 must be True or False, got {self.bf16!r}")
         if self.kl_target is not None and self.beta == 0:
             raise ValueError(
                 "PPOSettings: beta must be above 0 where kl_target adapts it (β is multiplied), "
@@ -236,7 +241,8 @@ def train_ppo(
         policy_loss: ``(log_probs, old_log_probs, advantages, epsilon) -> (B, T)``.
         value_loss: ``(values, old_values, returns, value_epsilon) -> (B, T)``.
         entropy: ``logits (B, T, V) -> (B, T)``.
-        total_loss: ``(policy_losses, value_losses, entropies, mask, c1, c2) -> ()``.
+        total_loss: ``(policy_losses, value_losses, entropies, mask, c1, c2) -> ()``, a mean over
+            the tokens.
         adapt: ``(beta, kl, kl_target, kl_horizon, batch_size) -> beta``, used with ``kl_target``.
 
     Yields:
@@ -247,8 +253,9 @@ def train_ppo(
         ValueError: If there are no prompts, the policy is frozen, the reference is the same model
             or has another vocabulary, the judge gives the wrong shape, a NaN or (in the first
             cycle) one score for all, all responses of the first cycle are empty or cut at
-            ``max_new_tokens``, a formula gives the wrong shape, or the checkpoint belongs to
-            another run. No weight has changed then, unless by earlier cycles.
+            ``max_new_tokens``, a formula gives the wrong shape, or the checkpoint is damaged or
+            belongs to another run. No weight has changed then, unless by earlier cycles.
+        OSError: If the checkpoint cannot be written; what was there before is unchanged.
         FloatingPointError: If the loss or its gradient is not finite; it names the cycle, and the
             weights are those before that update.
     """
@@ -277,44 +284,78 @@ def train_ppo(
         token_rewards, kl_estimate, advantages, whiten, policy_loss, value_loss, entropy,
         total_loss, adapt,
     )  # fmt: skip
-    run = _Run(policy, reference, value_head, settings)
-    if checkpoint is not None:
-        run.resume(Path(checkpoint))
-    return _cycles(run, prompts, judge, used)
+    weights = _weights(policy, value_head)
+    optimizer = torch.optim.Adam(
+        list(weights.values()), lr=settings.learning_rate, eps=1e-5, fused=True
+    )
+    order = torch.Generator().manual_seed(settings.seed)
+    sampling = torch.Generator(policy.device).manual_seed(settings.seed)
+    run = RunCheckpoint(
+        "train_ppo",
+        checkpoint,
+        settings,
+        weights,
+        optimizer,
+        every=settings.save_every,
+        last=settings.cycles,
+        generators={"order": order, "sampling": sampling},
+        same={
+            "prompts": prompts,
+            "reference": reference.parameters(),
+            "judge": name_of(judge),
+            "formulas": ", ".join(name_of(value) for value in vars(used).values()),
+        },
+    )
+    loop = _cycles(
+        policy, reference, value_head, prompts, judge, settings, used, optimizer, order, sampling,
+        run,
+    )  # fmt: skip
+    return with_memory_advice("train_ppo", loop)
 
 
-def _cycles(run: _Run, prompts: list[str], judge: Judge, use: _Formulas) -> Iterator[PPOStep]:
-    policy, reference, value_head, s = run.policy, run.reference, run.value_head, run.settings
+def _cycles(
+    policy: LanguagePolicy,
+    reference: LanguagePolicy,
+    value_head: ValueHead,
+    prompts: list[str],
+    judge: Judge,
+    settings: PPOSettings,
+    use: _Formulas,
+    optimizer: torch.optim.Optimizer,
+    order: torch.Generator,
+    sampling: torch.Generator,
+    run: RunCheckpoint,
+) -> Iterator[PPOStep]:
+    s = settings
+    weights = optimizer.param_groups[0]["params"]
     shared_body = value_head.policy.model is policy.model
+    full_precision = not s.bf16 and all(weight.dtype.itemsize >= 4 for weight in weights)
 
     def logits_and_values(batch: TokenBatch) -> tuple[Tensor, Tensor]:
-        logits, values = value_head(batch)
-        return (logits if shared_body else policy.logits_of(batch)), values
+        if shared_body:
+            return value_head(batch)
+        return policy.logits_of(batch), value_head.values_of(batch)
 
-    while run.done < s.cycles:
-        cycle = run.done + 1
-
+    done, _, numbers = run.take_up()
+    beta = numbers.get("beta", s.beta)
+    for cycle in range(done + 1, s.cycles + 1):
         # Phase I: roll out and judge ---------------------------------------------------------
-        n = len(prompts)
-        drawn = torch.randperm(n, generator=run.order)[: s.batch_size].tolist()
+        drawn = torch.randperm(len(prompts), generator=order)[: s.batch_size].tolist()
         asked = [prompts[drawn[i % len(drawn)]] for i in range(s.batch_size)]
-        rollout = policy.sample(asked, s.max_new_tokens, generator=run.sampling)
+        rollout = policy.sample(asked, s.max_new_tokens, generator=sampling)
         scores = _judged(judge, rollout, first=cycle == 1).to(rollout.log_probs)
         mask = rollout.response_mask
 
+        with torch.no_grad(), precision(policy.device, s.bf16):
+            size = s.minibatch_size
+            old_values = _in_parts(rollout, size, value_head.values_of)
+            reference_log_probs = _in_parts(rollout, size, reference.log_probs_of)
+            old_log_probs = rollout.log_probs
+            if not full_precision:  # the sampler rounds in another way than a whole text
+                old_log_probs = _in_parts(rollout, size, policy.log_probs_of)
         with torch.no_grad():
-            old_log_probs, old_values, reference_log_probs = (
-                torch.cat(parts)
-                for parts in zip(
-                    *(
-                        _measure(part, logits_and_values, reference)
-                        for part in _parts(rollout, s.minibatch_size)
-                    ),
-                    strict=True,
-                )
-            )
             kl = use.kl_estimate(old_log_probs - reference_log_probs)
-            rewards = _shaped("token_rewards", use.token_rewards(scores, kl, mask, run.beta), mask)
+            rewards = _shaped("token_rewards", use.token_rewards(scores, kl, mask, beta), mask)
             advantages = _shaped(
                 "advantages", use.advantages(rewards, old_values, mask, s.gamma, s.lam), mask
             )
@@ -322,33 +363,28 @@ def _cycles(run: _Run, prompts: list[str], judge: Judge, use: _Formulas) -> Iter
             advantages = _shaped("whiten", use.whiten(advantages, mask), mask)
 
         # Phase II: update --------------------------------------------------------------------
-        learning_rate = run.set_learning_rate(cycle)
-        measured: list[tuple[float, ...]] = []
-        update_kl, stopped = 0.0, False
-        for _ in range(s.epochs):
-            order = torch.randperm(s.batch_size, generator=run.order).to(mask.device)
-            for rows in order.split(s.minibatch_size):
-                length = int(mask[rows].sum(1).max())
-                batch = _rows(rollout, rows, length)
+        learning_rate = _learning_rate(s, cycle)
+        measured = torch.full((6,), math.nan)
+        updates, norms = [], []
+        for rows in _minibatches(s, order):
+            count = mask[rows].sum()
+            measured = torch.zeros(6, dtype=torch.float64, device=mask.device)
+            for part in rows.tensor_split(min(s.accumulate, len(rows))):
+                batch = rollout.take(part)
                 counted = batch.response_mask
-                old, advantage = old_log_probs[rows, :length], advantages[rows, :length]
-
-                logits, values = logits_and_values(batch)
-                log_probs = _chosen(logits, batch)
-                update_kl = float(
-                    formulas.masked_mean(formulas.kl_k3(old - log_probs.detach()), counted)
+                old, old_value, advantage, wanted = (
+                    x[part, : counted.shape[1]]
+                    for x in (old_log_probs, old_values, advantages, returns)
                 )
-                if s.stop_kl is not None and update_kl > s.stop_kl:
-                    stopped = True
-                    break
+                with precision(policy.device, s.bf16):
+                    logits, values = logits_and_values(batch)
+                log_probs = _chosen(logits, batch)
                 policy_losses = _shaped(
                     "policy_loss", use.policy_loss(log_probs, old, advantage, s.epsilon), counted
                 )
                 value_losses = _shaped(
                     "value_loss",
-                    use.value_loss(
-                        values, old_values[rows, :length], returns[rows, :length], s.value_epsilon
-                    ),
+                    use.value_loss(values, old_value, wanted, s.value_epsilon),
                     counted,
                 )
                 # Measured always, but only differentiated where it is part of the loss.
@@ -358,32 +394,42 @@ def _cycles(run: _Run, prompts: list[str], judge: Judge, use: _Formulas) -> Iter
                     policy_losses, value_losses, entropies, counted,
                     s.value_coefficient, s.entropy_coefficient,
                 )  # fmt: skip
-                norm = run.update(loss, cycle)
-                clipped = formulas.clip_fraction(
-                    log_probs.detach(), old, advantage, counted, s.epsilon
-                )
-                means = (
-                    formulas.masked_mean(x.detach(), counted)
-                    for x in (policy_losses, value_losses, entropies)
-                )
-                measured.append((*map(float, means), float(clipped), norm))
-            if stopped:
+                if loss.shape != ():
+                    raise ValueError(
+                        f"train_ppo: total_loss must give one number, got {tuple(loss.shape)}"
+                    )
+                share = counted.sum() / count  # a part weighs as much as it has tokens
+                (share * loss).backward()
+                with torch.no_grad():
+                    kl_3 = formulas.kl_k3(old - log_probs)
+                    means = [
+                        formulas.masked_mean(x, counted)
+                        for x in (policy_losses, value_losses, entropies, kl_3)
+                    ]
+                    clipped = formulas.clip_fraction(log_probs, old, advantage, counted, s.epsilon)
+                    measured += share * torch.stack([loss, *means, clipped])
+            if s.stop_kl is not None and float(measured[4]) > s.stop_kl:
+                optimizer.zero_grad()
                 break
+            _, norm = gradient_step(
+                "train_ppo", f"step {cycle} of {s.cycles}", measured[0], optimizer, weights,
+                s.max_gradient_norm, learning_rate,
+            )  # fmt: skip
+            updates.append(measured)
+            norms.append(norm)
 
         # The new policy takes the old one's place --------------------------------------------
+        means = torch.stack(updates or [torch.full_like(measured, math.nan)]).mean(0)
+        _, policy_mean, value_mean, entropy_mean, _, clip_mean = means.tolist()
         mean_kl = float(formulas.masked_sum(old_log_probs - reference_log_probs, mask, 1).mean())
         reward = float(scores.mean())
-        policy_mean, value_mean, entropy_mean, clip_mean = (
-            sum(row[i] for row in measured) / len(measured) if measured else math.nan
-            for i in range(4)
-        )
         record = PPOStep(
             step=cycle,
             total=s.cycles,
             reward=reward,
             kl=mean_kl,
-            objective=reward - run.beta * mean_kl,
-            beta=run.beta,
+            objective=reward - beta * mean_kl,
+            beta=beta,
             entropy=entropy_mean,
             clip_fraction=clip_mean,
             explained_variance=_explained_variance(old_values, returns, mask),
@@ -391,171 +437,46 @@ def _cycles(run: _Run, prompts: list[str], judge: Judge, use: _Formulas) -> Iter
             finished=float(rollout.finished.double().mean()),
             policy_loss=policy_mean,
             value_loss=value_mean,
-            update_kl=update_kl,
-            gradient_norm=max((row[4] for row in measured), default=math.nan),
+            update_kl=float(measured[4]),
+            gradient_norm=max(norms, default=math.nan),
             learning_rate=learning_rate,
-            updates=len(measured),
+            updates=len(updates),
         )
         if s.kl_target is not None:
-            run.beta = use.adapt(run.beta, mean_kl, s.kl_target, s.kl_horizon, s.batch_size)
-        run.done = cycle
-        if run.folder is not None and (cycle % s.save_every == 0 or cycle == s.cycles):
-            run.save()
+            beta = use.adapt(beta, mean_kl, s.kl_target, s.kl_horizon, s.batch_size)
+        run.save(cycle, numbers={"beta": beta})
         yield record
 
 
-# --- the state of a run ---------------------------------------------------------------------------
-
-
-class _Run:
-    """Everything that changes in a run: weights, Adam's moments, random states, β, cycles done."""
-
-    def __init__(
-        self,
-        policy: LanguagePolicy,
-        reference: LanguagePolicy,
-        value_head: ValueHead,
-        settings: PPOSettings,
-    ) -> None:
-        self.policy, self.reference, self.value_head = policy, reference, value_head
-        self.settings = settings
-        self.beta = settings.beta
-        self.done = 0
-        self.folder: Path | None = None
-        models = {"policy": policy.model, "value_head": value_head}
-        if value_head.policy.model is not policy.model:
-            models["value_body"] = value_head.policy.model
-        self.weights = {
-            f"{name}.{key}": weight
-            for name, model in models.items()
-            for key, weight in model.named_parameters()
-            if weight.requires_grad
-        }
-        self.optimizer = torch.optim.Adam(
-            list(self.weights.values()), lr=settings.learning_rate, eps=1e-5
-        )
-        self.order = torch.Generator().manual_seed(settings.seed)
-        self.sampling = torch.Generator(policy.device).manual_seed(settings.seed)
-
-    def set_learning_rate(self, cycle: int) -> float:
-        """Move along the line from the first step size to the final one."""
-        s = self.settings
-        last = s.learning_rate if s.final_learning_rate is None else s.final_learning_rate
-        along = (cycle - 1) / max(1, s.cycles - 1)
-        rate = s.learning_rate + along * (last - s.learning_rate)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        return rate
-
-    def update(self, loss: Tensor, cycle: int) -> float:
-        """Take one step of Adam, unless a number is not finite; give the gradient's norm."""
-        if loss.shape != ():
-            raise ValueError(f"train_ppo: total_loss must give one number, got {tuple(loss.shape)}")
-        self.optimizer.zero_grad()
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(
-            self.weights.values(), self.settings.max_gradient_norm
-        )
-        if not (bool(loss.isfinite()) and bool(norm.isfinite())):
-            self.optimizer.zero_grad()
-            raise FloatingPointError(
-                f"train_ppo: loss and gradient must be finite, got a loss of {loss.item():g} and a "
-                f"gradient norm of {norm.item():g} at step {cycle} of {self.settings.cycles}; the "
-                f"weights are those before this update. A lower learning_rate, a smaller epsilon "
-                f"or stop_kl often help"
-            )
-        self.optimizer.step()
-        return float(norm)
-
-    # One file, written beside and renamed, holds it all: a crash leaves the old one or the new one.
-
-    FILE = "ppo.safetensors"
-
-    def save(self) -> None:
-        from safetensors.torch import save_file
-
-        tensors = {f"weights.{name}": weight.detach() for name, weight in self.weights.items()}
-        for name, weight in self.weights.items():
-            for key, value in self.optimizer.state[weight].items():
-                tensors[f"adam.{key}.{name}"] = torch.as_tensor(value)
-        tensors["random.order"] = self.order.get_state()
-        tensors["random.sampling"] = self.sampling.get_state()
-        about = {"done": self.done, "beta": self.beta, **self._identity()}
-        self.folder.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=self.folder, prefix=f".{self.FILE}.")
-        os.close(handle)
-        try:
-            save_file(
-                {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()},
-                temporary,
-                metadata={"ppo": json.dumps(about)},
-            )
-            with open(temporary, "rb+") as file:
-                os.fsync(file.fileno())
-            os.replace(temporary, self.folder / self.FILE)
-        except BaseException as error:
-            os.unlink(temporary)
-            if isinstance(error, Exception):
-                raise OSError(
-                    f"train_ppo: could not write {self.folder / self.FILE}: {error}. What was "
-                    f"there before is unchanged"
-                ) from error
-            raise
-
-    def resume(self, folder: Path) -> None:
-        """Take up the run that the folder holds, if it holds one."""
-        from safetensors import SafetensorError, safe_open
-
-        self.folder = folder
-        path = folder / self.FILE
-        if not path.exists():
-            return
-        try:
-            with safe_open(path, "pt") as file:
-                about = json.loads(file.metadata()["ppo"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
-            raise ValueError(
-                f"train_ppo: checkpoint must hold a run of train_ppo, but {path} cannot be read: "
-                f"{error}. Delete it to start anew"
-            ) from error
-        for name, now in self._identity().items():
-            then = about.get(name)
-            if then != now:
-                if isinstance(now, dict) and isinstance(then, dict):
-                    then = {key: then.get(key) for key in now if then.get(key) != now[key]}
-                    now = {key: now[key] for key in then}
-                raise ValueError(
-                    f"train_ppo: checkpoint must belong to this run, but {path} was made with "
-                    f"another {name}: {then}, now {now}. Give the first call's arguments, or "
-                    f"another folder"
-                )
-        with torch.no_grad():
-            for name, weight in self.weights.items():
-                weight.copy_(tensors[f"weights.{name}"])
-                for key in ("step", "exp_avg", "exp_avg_sq"):
-                    if f"adam.{key}.{name}" in tensors:
-                        value = tensors[f"adam.{key}.{name}"]
-                        self.optimizer.state[weight][key] = (
-                            value if key == "step" else value.to(weight.device)
-                        )
-        self.order.set_state(tensors["random.order"])
-        self.sampling.set_state(tensors["random.sampling"])
-        self.done, self.beta = about["done"], about["beta"]
-
-    def _identity(self) -> dict[str, Any]:
-        """What a checkpoint and the run that takes it up must agree on."""
-        digest = hashlib.sha256()
-        for weight in self.reference.model.parameters():
-            digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-        return {
-            "settings": dataclasses.asdict(self.settings),
-            "weights": {name: list(weight.shape) for name, weight in self.weights.items()},
-            "reference": digest.hexdigest()[:16],
-        }
-
-
 # --- pieces of a cycle ----------------------------------------------------------------------------
+
+
+def _weights(policy: LanguagePolicy, value_head: ValueHead) -> dict[str, Tensor]:
+    """All that is trained, by name: the policy, the head, and the body it has of its own."""
+    models = {"policy": policy.model, "value_head": value_head}
+    if value_head.policy.model is not policy.model:
+        models["value_body"] = value_head.policy.model
+    return {
+        f"{name}.{key}": weight
+        for name, model in models.items()
+        for key, weight in model.named_parameters()
+        if weight.requires_grad
+    }
+
+
+def _learning_rate(settings: PPOSettings, cycle: int) -> float:
+    """Move along the line from the first step size to the final one."""
+    first, last = settings.learning_rate, settings.final_learning_rate
+    along = (cycle - 1) / max(1, settings.cycles - 1)
+    return first if last is None else first + along * (last - first)
+
+
+def _minibatches(settings: PPOSettings, order: torch.Generator) -> Iterator[Tensor]:
+    """Give the rows of each update: every response once an epoch, in a new order."""
+    for _ in range(settings.epochs):
+        yield from torch.randperm(settings.batch_size, generator=order).split(
+            settings.minibatch_size
+        )
 
 
 def _checked_prompts(prompts: Sequence[str]) -> list[str]:
@@ -613,32 +534,15 @@ def _chosen(logits: Tensor, batch: TokenBatch) -> Tensor:
     return chosen.masked_fill(~batch.response_mask, 0)
 
 
-def _measure(
-    batch: TokenBatch,
-    logits_and_values: Callable[[TokenBatch], tuple[Tensor, Tensor]],
-    reference: LanguagePolicy,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Old log-probs, old values and the reference's log-probs, each (B, T)."""
-    logits, values = logits_and_values(batch)
-    old_log_probs = _chosen(logits, batch)
-    del logits  # a large vocabulary makes this the largest tensor of the cycle
-    reference_log_probs = reference.log_probs_of(batch).to(old_log_probs)
-    return old_log_probs, values.masked_fill(~batch.response_mask, 0), reference_log_probs
-
-
-def _rows(batch: TokenBatch, rows: Tensor, length: int) -> TokenBatch:
-    return TokenBatch(
-        batch.prompt_tokens[rows],
-        batch.prompt_mask[rows],
-        batch.response_tokens[rows, :length],
-        batch.response_mask[rows, :length],
-    )
-
-
-def _parts(batch: TokenBatch, size: int) -> Iterator[TokenBatch]:
-    count, length = batch.response_mask.shape
-    for rows in torch.arange(count, device=batch.response_mask.device).split(size):
-        yield _rows(batch, rows, length)
+def _in_parts(batch: TokenBatch, size: int, measure: Callable[[TokenBatch], Tensor]) -> Tensor:
+    """Measure something of each token, (B, T), ``size`` responses at a time; 0 at padding."""
+    result = torch.zeros(batch.response_mask.shape, device=batch.response_mask.device)
+    for rows in torch.arange(len(result)).split(size):
+        part = batch.take(rows)
+        numbers = measure(part).masked_fill(~part.response_mask, 0)
+        result = result.to(numbers.dtype)
+        result[rows, : numbers.shape[1]] = numbers
+    return result
 
 
 def _shaped(name: str, result: Tensor, mask: Tensor) -> Tensor:

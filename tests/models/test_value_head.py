@@ -48,6 +48,32 @@ def test_values_are_read_from_the_last_hidden_state_before_each_token():
     torch.testing.assert_close(values, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_values_alone_are_the_same_and_have_the_same_gradient():
+    policy = make_policy()
+    head = make_head(policy)
+    batch = policy.encode(["a b", "c"], ["c d", "a"])
+    _, values = head(batch)
+    values.square().sum().backward()
+    gradients = [weight.grad.clone() for weight in (*head.parameters(), *policy.parameters())]
+    for weight in (*head.parameters(), *policy.parameters()):
+        weight.grad = None
+    alone = head.values_of(batch)
+    torch.testing.assert_close(alone, values, rtol=0, atol=1e-6)
+    alone.square().sum().backward()
+    for weight, expected in zip((*head.parameters(), *policy.parameters()), gradients, strict=True):
+        torch.testing.assert_close(weight.grad, expected, rtol=0, atol=1e-5)
+
+
+def test_values_keep_all_digits_where_the_body_runs_in_bfloat16():
+    head = make_head(make_policy())
+    batch = head.policy.encode(["a b"], ["c d"])
+    with torch.autocast("cpu", torch.bfloat16):
+        states, _ = head.policy.states_of(batch)
+        _, values = head(batch)
+    assert values.dtype == torch.float32
+    torch.testing.assert_close(values, head.linear(states.float()).squeeze(-1), rtol=0, atol=1e-6)
+
+
 def test_a_value_knows_nothing_of_its_own_token():
     policy = make_policy()
     head = make_head(policy)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 
 import numpy as np
@@ -263,6 +262,53 @@ def test_a_batch_takes_each_prompt_once_before_any_twice():
     assert len({tuple(batch) for batch in asked}) == 3
 
 
+@pytest.mark.parametrize("own_body", [False, True])
+def test_a_minibatch_in_parts_gives_the_same_updates(own_body):
+    settings = dataclasses.replace(
+        SMALL, cycles=2, batch_size=9, minibatch_size=5, entropy_coefficient=0.1, kl_target=1.0
+    )
+    runs = []
+    for parts in (1, 3):
+        policy = make_policy()
+        head = ValueHead(make_policy(seed=5) if own_body else policy)
+        records = list(
+            train_ppo(
+                policy, ["film", "good film"], count_good,
+                dataclasses.replace(settings, accumulate=parts), value_head=head,
+            )
+        )  # fmt: skip
+        runs.append((records, weights_of(policy)))
+    (whole, moved), (in_parts, moved_too) = runs
+    # Sums in another order; Adam turns a rounding of a small gradient into a larger step.
+    for one, other in zip(whole, in_parts, strict=True):
+        assert dataclasses.astuple(one) == pytest.approx(dataclasses.astuple(other), abs=2e-4)
+    for name, weight in moved.items():
+        torch.testing.assert_close(weight, moved_too[name], rtol=0, atol=2e-4)
+
+
+def test_bfloat16_is_for_the_forward_pass_alone():
+    settings = dataclasses.replace(SMALL, cycles=1, epochs=1, minibatch_size=8)
+    runs = {}
+    for bf16 in (False, True):
+        policy, seen = make_policy(), []
+
+        def loss(log_probs, old, advantages, epsilon, seen=seen):
+            seen.append((log_probs.dtype, float((log_probs.detach() - old).abs().max())))
+            return formulas.ppo_policy_loss(log_probs, old, advantages, epsilon)
+
+        (record,) = train_ppo(
+            policy, ["film"], count_good, dataclasses.replace(settings, bf16=bf16), policy_loss=loss
+        )
+        assert all(weight.dtype == torch.float32 for weight in policy.parameters())
+        # The ratio starts at one: the old log-probs are those of the same precision.
+        (dtype, difference) = seen[0]
+        assert dtype == torch.float32 and difference < 1e-5
+        runs[bf16] = record
+    assert runs[True].policy_loss == pytest.approx(runs[False].policy_loss, abs=1e-2)
+    assert runs[True].gradient_norm != runs[False].gradient_norm
+    assert runs[True].kl == pytest.approx(0, abs=1e-5) == runs[False].kl
+
+
 # --- interrupted and taken up ---------------------------------------------------------------------
 
 
@@ -303,15 +349,22 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     list(train_ppo(make_policy(), ["film"], count_good, settings, checkpoint=tmp_path))
     policy = make_policy()
     before = weights_of(policy)
-    with pytest.raises(ValueError, match=r"another settings: \{'beta': 0.2\}, now \{'beta': 0.7\}"):
+    with pytest.raises(ValueError, match=r"settings.beta \(0.2, now 0.7\)"):
         train_ppo(
             policy, ["film"], count_good, dataclasses.replace(settings, beta=0.7),
             checkpoint=tmp_path,
         )  # fmt: skip
-    with pytest.raises(ValueError, match="another reference"):
+    with pytest.raises(ValueError, match="differs in reference"):
         train_ppo(make_policy(seed=2), ["film"], count_good, settings, checkpoint=tmp_path)
+    with pytest.raises(ValueError, match="differs in prompts"):
+        train_ppo(policy, ["a film"], count_good, settings, checkpoint=tmp_path)
+    with pytest.raises(ValueError, match="differs in judge"):
+        train_ppo(policy, ["film"], weights_of, settings, checkpoint=tmp_path)
+    with pytest.raises(ValueError, match="differs in formulas"):
+        train_ppo(policy, ["film"], count_good, settings, whiten=formulas.masked_mean,
+                  checkpoint=tmp_path)  # fmt: skip
     (tmp_path / "ppo.safetensors").write_bytes(b"not a checkpoint")
-    with pytest.raises(ValueError, match="Delete it to start anew"):
+    with pytest.raises(ValueError, match="delete it to start anew"):
         train_ppo(policy, ["film"], count_good, settings, checkpoint=tmp_path)
     assert same_weights(policy, before)
 
@@ -344,6 +397,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path, monkey
         {"value_epsilon": 0.0}, {"entropy_coefficient": -1.0}, {"kl_target": 0.0},
         {"kl_target": 1.0, "beta": 0.0}, {"kl_target": 1.0, "kl_horizon": 5.0},
         {"final_learning_rate": -1.0}, {"max_gradient_norm": math.inf}, {"epochs": True},
+        {"accumulate": 0}, {"bf16": 1},
     ],
 )  # fmt: skip
 def test_settings_out_of_range_are_named(wrong):
@@ -460,11 +514,3 @@ def test_the_weights_after_a_broken_update_are_those_before_it():
     with pytest.raises(FloatingPointError, match="at step 1 of 3"):
         list(train_ppo(policy, ["film"], count_good, SMALL, total_loss=total))
     assert same_weights(policy, kept)
-
-
-def test_the_checkpoint_is_a_file_that_can_run_no_code(tmp_path):
-    settings = dataclasses.replace(SMALL, save_every=2)
-    list(train_ppo(make_policy(), ["film"], count_good, settings, checkpoint=tmp_path))
-    raw = (tmp_path / "ppo.safetensors").read_bytes()
-    header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
-    assert json.loads(header["__metadata__"]["ppo"])["done"] == 3
