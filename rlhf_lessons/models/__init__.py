@@ -14,6 +14,7 @@ from rlhf_lessons.models.language_policy import LanguagePolicy, Rollout, TokenBa
 from rlhf_lessons.models.response_embedding import ResponseEmbedding
 from rlhf_lessons.models.response_tree import ResponseTree, TreeValues, table_policy
 from rlhf_lessons.models.reward_model import RewardModel
+from rlhf_lessons.models.sequence_judge import SequenceClassifierJudge
 from rlhf_lessons.models.small_gpt2 import small_gpt2
 from rlhf_lessons.models.tabular import (
     ActionValueTable,
@@ -35,6 +36,7 @@ __all__ = [
     "ResponseTree",
     "RewardModel",
     "Rollout",
+    "SequenceClassifierJudge",
     "SoftmaxPolicy",
     "TokenBatch",
     "TreeValues",

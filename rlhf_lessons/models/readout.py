@@ -134,28 +134,11 @@ class Readout:
                 not all its weights.
         """
         where = f"{cls.__name__}.from_pretrained"
-        name = os.fspath(name_or_path)
-        folder = Path(name).expanduser()
-        if folder.is_dir():
-            name = str(folder)
-            if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
-                raise OSError(
-                    f"{where}: {folder} must hold config.json and safetensors weights, got "
-                    f"{sorted(path.name for path in folder.iterdir())}"
-                )
-            kinds = json.loads((folder / "config.json").read_text()).get("architectures") or [""]
-            if not kinds[0].endswith("ForSequenceClassification"):
-                raise ValueError(
-                    f"{where}: {folder} holds {kinds[0] or 'no named model'}, which has no head; "
-                    f"LanguagePolicy.from_pretrained loads it, {cls.__name__}.from_policy adds one"
-                )
-        elif folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-            raise OSError(f"{where}: there is no folder {folder}")
+        name = checked_source(where, name_or_path)
 
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(name)
-        where = f"{cls.__name__}.from_pretrained"
         return cls(load_whole(where, AutoModelForSequenceClassification, name, **kw), tokenizer)
 
     def save_pretrained(self, path: str | os.PathLike[str]) -> None:
@@ -293,6 +276,28 @@ class Readout:
                 f"response {row}, {list(responses)[row]!r}; the weights are probably NaN"
             )
         return numbers
+
+
+def checked_source(where: str, name_or_path: str | os.PathLike[str]) -> str:
+    """Refuse a folder without a sequence classifier in it; give the name transformers takes."""
+    name = os.fspath(name_or_path)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
+            raise OSError(
+                f"{where}: {folder} must hold config.json and safetensors weights, got "
+                f"{sorted(path.name for path in folder.iterdir())}"
+            )
+        kinds = json.loads((folder / "config.json").read_text()).get("architectures") or [""]
+        if not kinds[0].endswith("ForSequenceClassification"):
+            raise ValueError(
+                f"{where}: {folder} holds {kinds[0] or 'no named model'}, which has no head; "
+                f"LanguagePolicy.from_pretrained loads it, RewardModel.from_policy adds one"
+            )
+        return str(folder)
+    if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        raise OSError(f"{where}: there is no folder {folder}")
+    return name
 
 
 def as_rows(batch: TokenBatch) -> tuple[Tensor, Tensor]:

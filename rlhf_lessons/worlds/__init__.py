@@ -58,6 +58,7 @@ from rlhf_lessons.worlds.reviews import (
     sample_reviews,
     sample_web_text,
 )
+from rlhf_lessons.worlds.texts import LabelledText, load_texts, split_openings
 
 __all__ = [
     "OPINION_LENGTH",
@@ -70,6 +71,7 @@ __all__ = [
     "Encyclopedia",
     "Fault",
     "GroupedComparers",
+    "LabelledText",
     "NoisyComparer",
     "Preference",
     "PreferenceFileError",
@@ -93,6 +95,7 @@ __all__ = [
     "label_pairs",
     "length_judge",
     "load_preferences",
+    "load_texts",
     "opinion_habits",
     "opinion_score",
     "people_encyclopedia",
@@ -104,4 +107,5 @@ __all__ = [
     "sample_reviews",
     "sample_web_text",
     "save_preferences",
+    "split_openings",
 ]
