@@ -248,7 +248,8 @@ for temperature in (0, 0.5, 1.0, 1.5, 2.0, 3.0):
 
 # %% [markdown]
 # Two people agree less often than the ceiling, since both err: with probability $p^2 + (1-p)^2$ on a
-# pair. We stay at T = 2, where labels are as noisy as real ones.
+# pair. Accuracy on real labels stays below about 70%. Of these temperatures T = 2 is the first whose
+# ceiling does, so we stay at T = 2: a model can do here what it can do there.
 #
 # ### Exercise 3.1 · Bradley-Terry loss
 #
@@ -859,7 +860,9 @@ check("3.7", centre_per_prompt)
 centre_per_prompt = yours("3.7", centre_per_prompt)
 
 r = torch.stack([model(test_prompts, chosen), model(test_prompts, rejected)]).double()
-f = 10 * torch.randn(len(test_prompts), generator=torch.Generator().manual_seed(1)).double()
+f = 10 * torch.randn(
+    len(test_prompts), generator=torch.Generator().manual_seed(1), dtype=torch.float64
+)
 change = (bradley_terry_loss(*r) - bradley_terry_loss(*(r + f))).abs().max().item()
 number = torch.arange(len(test_prompts)).repeat(2)
 centred = [centre_per_prompt(x.flatten(), number) for x in (r, r + f)]
@@ -968,21 +971,26 @@ for _ in train_reward_model(
     pass
 fresh_prompts = reviews.sample_prompts(250, seed=41)
 fresh = sample(base, [prompt for prompt in fresh_prompts for _ in range(4)], seed=7)
-fresh_scores = ai_model([prompt for prompt in fresh_prompts for _ in range(4)], fresh).reshape(
-    250, 4
-)
-kept = [fresh[4 * i + j] for i, j in enumerate(fresh_scores.argmax(1).tolist())]
-rude_before = estimate_mean(np.array([reviews.is_rude(text) for text in fresh], dtype=float))
-rude_after = estimate_mean(np.array([reviews.is_rude(text) for text in kept], dtype=float))
-print(
-    f"rude: sampled {rude_before.value:.1%} ± {1.96 * rude_before.standard_error:.1%}, best of 4 by the AI's reward model {rude_after.value:.1%} ± {1.96 * rude_after.standard_error:.1%}"
-)
-assert rude_after.value < rude_before.value
+fresh_scores = ai_model([prompt for prompt in fresh_prompts for _ in range(4)], fresh)
+best = fresh_scores.reshape(250, 4).argmax(1).numpy()
+is_rude = np.array([reviews.is_rude(text) for text in fresh], dtype=float).reshape(250, 4)
+before, after = is_rude.mean(1), is_rude[np.arange(250), best]
+change = estimate_mean(after - before)
+print(f"rude: {before.mean():.1%} of all samples, {after.mean():.1%} of the best of 4")
+print(f"change, prompt by prompt: {change.value:+.1%} ± {1.96 * change.standard_error:.1%}")
+assert change.interval()[1] < 0
+
+alike = rude[0] == rude[1]
+mistakes = [np.array([len(reviews.faults(text)) for text in side]) for side in web]
+fewer = alike & (mistakes[0] != mistakes[1])
+cleaner = agreement(prefers_first[fewer], (mistakes[0] < mistakes[1])[fewer])
+print(f"{fewer.sum()} pairs alike in rudeness, not in faults: the AI prefers the cleaner in {cleaner:.0%}")
+assert cleaner > 0.5
 
 # %% [markdown]
 # The texts became less rude, and no person labelled anything. What came with it is the AI's own
-# taste: it also prefers whatever reads like a clean review, rude or not. An AI's labels are as good
-# as the question it is asked.
+# taste: where rudeness does not decide, it prefers the text with fewer faults of grammar and form,
+# for which nobody asked. An AI's labels are as good as the question it is asked.
 #
 # **What the reward learns is what people like**, which need not be what is good. After Anthropic's
 # study of sycophancy we give a rater weaknesses: besides quality, this person likes to be **agreed
@@ -1135,9 +1143,11 @@ run = watch(
 )
 
 # %% [markdown]
-# Now 400 completions of each of twelve prompts. For each prompt sixteen are chosen in three ways: the
-# 16 best by the reward model; the best of each of 16 random heaps; and the best of each **cell** of
-# the latent space. The last two choose one out of 25, so quality should be about equal.
+# Now 400 completions of each of twelve prompts. What has the space learned? A linear regression on
+# the two latent numbers tells how much of each of the person's features they hold. Then sixteen
+# completions of each prompt are chosen in three ways: the 16 best by the reward model; the best of
+# each of 16 random heaps; and the best of each **cell** of the latent space. The last two choose one
+# out of 25 on average, so their quality should be about equal.
 
 # %% figure="03_quality_diversity"
 draw = np.random.default_rng(0)
@@ -1147,6 +1157,12 @@ places = embedding.embed(twelve, pool).numpy().reshape(12, 400, 2)
 quality = model(twelve, pool).numpy().reshape(12, 400)
 true_places = kind_of_review(twelve, pool).reshape(12, 400, 2)
 true_quality = reviews.gold_reward(twelve, pool).reshape(12, 400)
+
+inputs = np.column_stack([places.reshape(-1, 2), np.ones(4_800)])
+for feature, name in enumerate(("story or craft", "length")):
+    values = true_places[..., feature].ravel()
+    residual = values - inputs @ np.linalg.lstsq(inputs, values, rcond=None)[0]
+    print(f"the latent numbers explain {1 - residual.var() / values.var():.0%} of {name}")
 
 
 def best_of_heaps(scores: np.ndarray) -> np.ndarray:
@@ -1160,16 +1176,18 @@ for q, z in zip(quality, places, strict=True):
     ways = np.argsort(-q)[:16], best_of_heaps(q), pick_one_per_cell(z, q, 4)
     for way, chosen_ones in zip(chosen_by.values(), ways, strict=True):
         way.append(chosen_ones)
-diverse = {}
+good, diverse = {}, {}
 for name, way in chosen_by.items():
+    good[name] = np.array([g[i].mean() for g, i in zip(true_quality, way, strict=True)])
     diverse[name] = np.array([mean_distance(f[i]) for f, i in zip(true_places, way, strict=True)])
-    value = estimate_mean([g[i].mean() for g, i in zip(true_quality, way, strict=True)])
-    print(f"{name:<18} gold reward {value}, distance {estimate_mean(diverse[name])}")
-more = estimate_mean(diverse["best of each cell"] - diverse["best of 16 heaps"])
-print(
-    f"cells against heaps, prompt by prompt: distance {more.value:+.3f} ± {more.standard_error:.3f}"
-)
-assert more.value > 0
+    print(
+        f"{name:<18} gold reward {estimate_mean(good[name])}, distance {estimate_mean(diverse[name])}"
+    )
+print("cells against heaps, prompt by prompt, ± 1.96 standard errors:")
+for what, values in (("gold reward", good), ("distance", diverse)):
+    gain = estimate_mean(values["best of each cell"] - values["best of 16 heaps"])
+    print(f"  {what:<12} {gain.value:+.3f} ± {1.96 * gain.standard_error:.3f}")
+assert gain.interval()[0] > 0
 figure, panels = plt.subplots(
     1, 3, sharex=True, sharey=True, figsize=(9, 3.3), layout="constrained"
 )
@@ -1181,10 +1199,10 @@ panels[0].set_ylabel("latent 2")
 plt.show()
 
 # %% [markdown]
-# One per cell is about as good as one per heap and more different; the sixteen best are the best.
-# Look at the points: they lie near a line. In these few steps the space has learned one of the two
-# things that the person looks at, length, and diversity can only grow along what was learned. More
-# triplets and steps would open the second axis.
+# One per cell is more different than one per heap, by features that neither the space nor the reward
+# model ever saw; what this costs in gold reward stands beside it. The sixteen best are the best and
+# the most alike. Look at the points: they lie near a line. The space has learned mostly one of the
+# two things that the person looks at, and diversity can grow only along what was learned.
 #
 # ## 9 · Over-optimisation
 #
@@ -1281,9 +1299,10 @@ for count in (50, 500, 5_000):
 
 # %% [markdown]
 # The pool: 12 prompts, 1,000 completions each, scored by the three proxies and by the gold reward.
-# Every n up to 1,000 can be read off one pool, as the mean over all choices of n among the 1,000.
+# Every n up to 1,000 can be read off one pool, as the mean over all choices of n among the 1,000. The
+# KL is measured on the same pool: completions with equal scores bring it below the bound.
 
-# %%
+# %% figure="03_best_of_n_kl"
 N = 1_000
 BEST_PROMPTS = reviews.sample_prompts(12, seed=50)
 asked = [prompt for prompt in BEST_PROMPTS for _ in range(N)]
@@ -1294,10 +1313,16 @@ proxy_grid = {c: m(asked, answers).numpy().reshape(-1, N) for c, m in proxies.it
 n_values = [1, 2, 3, 5, 8, 14, 25, 45, 80, 140, 250, 450, 700, 1_000]
 curves = {c: best_of_n_curve(scores, gold_grid, n_values, grid) for c, scores in proxy_grid.items()}
 ideal = best_of_n_curve(gold_grid, gold_grid, n_values)
-print("measured KL against the bound, 5,000 pairs:")
-for i in (1, 4, 8, 13):
-    c = curves[5_000]
-    print(f"  n = {c.n[i]:5,}: {c.kl[i]:.3f} of {c.kl_bound[i]:.3f} nats")
+figure, axes = plt.subplots(figsize=(6, 3.4), layout="constrained")
+axes.plot(n_values, ideal.kl_bound, color="#55555a", linewidth=1.2, label="log n − (n − 1)/n")
+for (count, c), marker in zip(curves.items(), "o^x", strict=True):
+    axes.plot(n_values, c.kl, linestyle="", marker=marker, label=f"measured, {count:,} pairs")
+axes.set(xscale="log", xlabel="n", ylabel="KL (nats)", title="The KL of best-of-n and its bound")
+axes.legend()
+plt.show()
+for count, c in curves.items():
+    print(f"{count:5,} pairs, n = 1,000: {c.kl[-1]:.3f} of at most {c.kl_bound[-1]:.3f} nats")
+    assert np.all(c.kl <= c.kl_bound + 1e-9)
 
 # %% [markdown]
 # *Predict, then run:* which of the three proxies will have been fooled most at n = 1,000?
@@ -1330,26 +1355,50 @@ for count, c in curves.items():
 # the labels did not teach. Lesson 4 pushes such reward models harder, with PPO, which has no
 # $\log n$ to slow it down.
 #
-# How sure is the fall, and what does the proxy of 50 pairs love that the gold reward does not? Among
-# the winners of best-of-1,000, the four with the lowest gold reward:
+# How sure is the fall, with twelve prompts and one draw of 50 pairs? The same experiment on 48 other
+# prompts, and three draws of pairs and labels for each size, takes minutes, so it was run before, by
+# `python -m benchmarks.over_optimisation`. Where gold is highest is chosen on one half of the
+# prompts, and the change from there to n = 1,000 is measured on the other half, then the other way
+# round: who chooses and measures on the same prompts finds a fall where there is only luck.
+
+# %%
+wider = json.loads((folder / "03_over_optimisation.json").read_text(encoding="utf-8"))
+halves = np.arange(wider["prompts"]) % 2 == 0
+
+
+def change_from_the_top(gold_by_prompt: np.ndarray) -> np.ndarray:
+    """Gold at the largest n minus gold at the best n, which other prompts chose; one a prompt."""
+    change = np.empty(len(gold_by_prompt))
+    for half in (halves, ~halves):
+        top = gold_by_prompt[~half].mean(0).argmax()
+        change[half] = gold_by_prompt[half, -1] - gold_by_prompt[half, top]
+    return change
+
+
+falls = {}
+for run in wider["runs"]:
+    by_prompt = np.array(run["gold_by_prompt"])
+    top = int(by_prompt.mean(0).argmax())
+    change = falls[run["pairs"], run["seed"]] = change_from_the_top(by_prompt)
+    estimate = estimate_mean(change)
+    print(
+        f"{run['pairs']:5,} pairs, draw {run['seed']}: gold {by_prompt[:, 0].mean():+.2f}, highest "
+        f"{by_prompt[:, top].mean():+.2f} at n = {wider['n'][top]:5,}; from the top to the end "
+        f"{estimate.value:+.2f} ± {1.96 * estimate.standard_error:.2f}"
+    )
+of_few = np.mean([change for (pairs, _), change in falls.items() if pairs == 50], axis=0)
+fall = estimate_mean(of_few)
+print(f"50 pairs, mean of the draws: {fall.value:+.2f} ± {1.96 * fall.standard_error:.2f}")
+assert fall.interval()[1] < 0
+
+# %% [markdown]
+# TODO-READ
+#
+# What does the proxy of 50 pairs love that the gold reward does not? Among the winners of
+# best-of-1,000 on the twelve prompts, the four with the lowest gold reward:
 
 # %%
 few_pairs = proxy_grid[50]
-top = n_values[int(curves[50].gold.argmax())]
-
-
-def gold_of(n: int) -> np.ndarray:
-    """Gold reward of best-of-n by the proxy of 50 pairs, prompt by prompt."""
-    return np.concatenate(
-        [best_of_n_curve(few_pairs[i : i + 1], gold_grid[i : i + 1], [n]).gold for i in range(12)]
-    )
-
-
-fall = estimate_mean(gold_of(1_000) - gold_of(top))
-print(
-    f"from n = {top} to 1,000 the gold reward changes by {fall.value:+.2f} ± {fall.standard_error:.2f}"
-)
-assert curves[50].proxy[-1] > curves[50].proxy[n_values.index(top)] and fall.value < 0
 winners = [(i, int(few_pairs[i].argmax())) for i in range(len(grid))]
 winners.sort(key=lambda place: gold_grid[place])
 for i, j in winners[:4]:
@@ -1358,8 +1407,7 @@ for i, j in winners[:4]:
         print(f"      {fault.kind}: {fault.text} (−{fault.penalty:.2f})")
 
 # %% [markdown]
-# The fall is larger than its standard error, though not by much: twelve prompts are few. Read the
-# winners: the proxy of 50 pairs gives nearly the same top score to a slating and to praise.
+# The proxy of 50 pairs gives nearly the same top score to a slating and to praise.
 #
 # Move n yourself, and read what is kept.
 
@@ -1415,7 +1463,7 @@ explore(
 # | the rater's weaknesses can be read from choices | 7 | logistic regression |
 # | one per cell is more diverse than one per heap | 8 | features that the space never saw |
 # | the KL of best-of-n stays below its bound | 9 | exact sums, and samples |
-# | a proxy rises where the truth does not | 9 | 12,000 completions |
+# | a proxy rises where the truth falls | 9 | 48 prompts, 1,000 completions each, three draws |
 #
 # **In the package.** `rlhf_lessons.formulas`: `bradley_terry_loss`, `plackett_luce_loss`,
 # `triplet_loss`, `best_of_n_kl`. `rlhf_lessons.models`: `RewardModel`, `ResponseEmbedding`.

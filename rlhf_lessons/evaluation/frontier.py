@@ -681,7 +681,6 @@ class FrontierMethod:
         betas: the β of its runs; (None,) where it has none.
         run: (world, β) -> points and rewards.
         genres: where named, the only genres that are labelled; measured on the others.
-        seeds: the most seeds worth running.
     """
 
     name: str
@@ -689,7 +688,6 @@ class FrontierMethod:
     betas: tuple[float | None, ...]
     run: Callable[[_World, float | None], Outcome]
     genres: tuple[str, ...] = ()
-    seeds: int = 100
 
 
 _BETAS = (0.5, 0.1, 1.0, 0.2, 0.05)
@@ -719,9 +717,7 @@ FRONTIER_METHODS: dict[str, FrontierMethod] = {
         FrontierMethod(
             "genres-ppo-all", "PPO on unlabelled ones too", (0.2,), _ppo_unlabelled, _LIKED
         ),
-        FrontierMethod(
-            "larger-sft", "a larger model, fine-tuned only", (None,), _larger_sft, seeds=1
-        ),
+        FrontierMethod("larger-sft", "a larger model, fine-tuned only", (None,), _larger_sft),
     )
 }
 """The methods of the sweep, by name; their runs are done in this order, seed by seed."""
@@ -931,7 +927,7 @@ def _sweep(arguments: argparse.Namespace, command: str) -> int:
             worlds: dict[tuple[str, ...], _World] = {}
             for name in arguments.methods:
                 method = FRONTIER_METHODS[name]
-                for beta in method.betas if seed < method.seeds else ():
+                for beta in method.betas:
                     if (arguments.folder / _name(name, beta, seed)).exists():
                         continue
                     world = worlds.setdefault(
