@@ -35,8 +35,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from rlhf_lessons.formulas.log_probs import truncate_logits
+from rlhf_lessons.models import gpt2_body
 from rlhf_lessons.models.products import fast_products
 from rlhf_lessons.models.reading import GPT2Reader, Reader
 
@@ -526,6 +528,32 @@ class LanguagePolicy:
             )
         return states, read
 
+    def flat_logits_of(self, batch: TokenBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute the logits of all response tokens in one row, in the form of ``formulas.nll``.
+
+        Entry t predicts token t + 1, whichever text that is in; no padding is computed.
+
+        Args:
+            batch: prompts and responses that hold N tokens together, at least one.
+
+        Returns:
+            (1, N+1, V) logits, (1, N+1) tokens and the (1, N+1) boolean mask of what counts. Column
+            0 holds a token that is given and does not count; the last logits predict nothing.
+
+        Raises:
+            TypeError: if batch is no ``TokenBatch``.
+            ValueError: as ``logits_of`` raises it.
+        """
+        _check_batch("flat_logits_of", batch)
+        mask = batch.response_mask
+        wanted = F.pad(mask, (0, 1))
+        wanted[-1, int(mask[-1].sum())] = True  # one more, for what comes after the last token
+        _, logits = self._read_at("flat_logits_of", batch, wanted)
+        tokens = torch.cat([batch.prompt_tokens[:1, -1], batch.response_tokens[mask]])
+        counts = torch.ones_like(tokens, dtype=torch.bool)
+        counts[0] = False
+        return logits[None], tokens[None].to(self.device), counts[None].to(self.device)
+
     def _read(
         self, where: str, batch: TokenBatch, head: bool = True
     ) -> tuple[Tensor | None, Tensor | None]:
@@ -558,7 +586,7 @@ class LanguagePolicy:
             )
         tokens = torch.cat([batch.prompt_tokens, batch.response_tokens], dim=1)
         counted = torch.cat([batch.prompt_mask, batch.response_mask], dim=1)
-        # Padding is filled with a real token, so that nobody takes it for an unmasked mistake.
+        # Padding is filled with a real token: some models warn of padding tokens without a mask.
         tokens = torch.where(counted, tokens, batch.prompt_tokens[:, -1:])
         low, high = (int(bound) for bound in torch.stack(tokens.aminmax()).tolist())
         if low < 0 or high >= self.vocabulary_size:
@@ -572,24 +600,37 @@ class LanguagePolicy:
         skipped = (~batch.prompt_mask).sum(1, keepdim=True)
         columns = torch.arange(tokens.shape[1], device=tokens.device)
         tokens = tokens.gather(1, (columns + skipped).clamp(max=tokens.shape[1] - 1))
-        # The last token predicts nothing that is asked for.
+        # The last token predicts nothing that is asked for, and token t of a response is predicted
+        # from the place before it.
         width = max(longest - 1, 1)
         tokens = tokens[:, :width].to(self.device)
-        # Token t of a response is predicted from the place before it.
-        steps = torch.arange(wanted.shape[1], device=tokens.device)
+        lengths = (lengths.to(self.device) - 1).clamp(min=1)
         first = batch.prompt_mask.sum(1, keepdim=True).to(self.device) - 1
-        rows = torch.arange(len(tokens), device=tokens.device).unsqueeze(1) * width
-        places = ((first + steps).clamp(max=width - 1) + rows)[wanted.to(self.device)]
-        return self._states_and_logits(tokens, places, head)
+        places = first + torch.arange(wanted.shape[1], device=tokens.device)
+        places = places.minimum(lengths.unsqueeze(1) - 1)
+        return self._states_and_logits(tokens, lengths, places, wanted.to(self.device), head)
 
     def _states_and_logits(
-        self, tokens: Tensor, places: Tensor, logits_too: bool = True
+        self, tokens: Tensor, lengths: Tensor, places: Tensor, wanted: Tensor, logits_too: bool
     ) -> tuple[Tensor | None, Tensor]:
-        """Read (B, L) tokens; give states (N, H) and logits (N, V) at N of the B·L places."""
+        """Read (B, L) tokens, the first ``lengths`` (B,) of each row.
+
+        Gives states (N, H) and logits (N, V) at those N of the (B, T) places that are wanted.
+        """
+        if gpt2_body.is_plain(self.model):
+            with fast_products(self.device):
+                chosen = gpt2_body.states_at(
+                    self.model.transformer, tokens, lengths, places, wanted
+                )
+                logits = self.model.lm_head(chosen if logits_too else chosen[:0])
+            return chosen, logits.to(self._logits_dtype)
+
         model = self.model
         model = model.get_base_model() if hasattr(model, "get_base_model") else model  # adapters
         head = model.get_output_embeddings()
         states: list[Tensor] = []
+        rows = torch.arange(len(tokens), device=tokens.device).unsqueeze(1)
+        places = (rows * tokens.shape[1] + places)[wanted]
 
         def choose(_: torch.nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             chosen = inputs[0].flatten(0, 1).index_select(0, places)
@@ -632,7 +673,8 @@ class LanguagePolicy:
         _, logits = self._read_at(where, batch, mask)
         tokens = batch.response_tokens.to(self.device)
         mask = mask.to(self.device)
-        chosen = logits.gather(-1, tokens[mask].unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
+        # log π is minus the cross-entropy, which needs no second tensor of the logits' size.
+        chosen = -F.cross_entropy(logits, tokens[mask], reduction="none")
         return chosen.new_zeros(mask.shape).masked_scatter(mask, chosen)
 
     def log_probs(self, prompts: Sequence[str], responses: Sequence[str]) -> tuple[Tensor, Tensor]:

@@ -28,8 +28,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
-from rlhf_lessons.models import last_position
+from rlhf_lessons.models import gpt2_body
 from rlhf_lessons.models.language_policy import LanguagePolicy, TokenBatch, load_whole
+from rlhf_lessons.models.products import fast_products
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -213,7 +214,7 @@ class Readout:
                 f"{type(self).__name__}: lengths must hold {len(tokens)} numbers from 1 to "
                 f"{tokens.shape[1]}, got {lengths.tolist()}"
             )
-        if groups == 1:
+        if groups == 1 or gpt2_body.is_plain(self.model):  # which computes no padding
             return self._forward(tokens, lengths)
         order = lengths.argsort()
         numbers = [self._forward(tokens[rows], lengths[rows]) for rows in order.chunk(groups)]
@@ -227,12 +228,16 @@ class Readout:
         # Padding is on the right, where no counted token looks: no attention mask is needed, and
         # the row's first token fills it as well as any.
         tokens = torch.where(counted, tokens, tokens[:, :1])
-        body = self.model.base_model
-        if last_position.applies_to(body):
-            last = last_position.last_hidden(body, tokens, lengths)
-        else:
-            hidden = body(input_ids=tokens, use_cache=False).last_hidden_state
-            last = hidden[torch.arange(len(tokens), device=self.device), lengths - 1]
+        rows = torch.arange(len(tokens), device=self.device)
+        with fast_products(self.device):
+            body = self.model.base_model
+            if gpt2_body.is_plain(self.model):
+                places = (lengths - 1).unsqueeze(1)
+                every = torch.ones_like(places, dtype=torch.bool)
+                last = gpt2_body.states_at(body, tokens, lengths, places, every)
+            else:
+                hidden = body(input_ids=tokens, use_cache=False).last_hidden_state
+                last = hidden[rows, lengths - 1]
         numbers = self.model.score(last)
         return numbers.to(torch.promote_types(numbers.dtype, torch.float32))
 

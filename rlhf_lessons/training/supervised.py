@@ -147,8 +147,8 @@ def train_sft(
         settings: How to train; None takes the defaults.
         validation: Examples to measure the held-out loss on, None for none.
         loss: What to minimise: ``loss(logits (B, T, V), tokens (B, T), mask (B, T)) -> (B, T-1)``
-            in nats, as ``formulas.nll``: entry t belongs to token t + 1. Column 0 holds the last
-            token of each prompt, and the mask counts the tokens of the response.
+            in nats, as ``formulas.nll``: entry t belongs to token t + 1. The response tokens of all
+            texts stand in one row, B = 1, behind a token that the mask does not count.
         checkpoint: A folder to save the run to every ``save_every`` steps. If it holds the
             checkpoint of an interrupted run, the run goes on from there and gives the numbers that
             it would have given without interruption. Call it with the arguments of the first call,
@@ -167,12 +167,7 @@ def train_sft(
     """
 
     def token_losses(batch: TokenBatch) -> Tensor:
-        # The formula shifts: position t predicts token t + 1. So the last token of the prompt goes
-        # in front, and a position that predicts nothing goes to the end.
-        logits = policy.logits_of(batch)
-        tokens = torch.cat([batch.prompt_tokens[:, -1:], batch.response_tokens], dim=1)
-        mask = torch.nn.functional.pad(batch.response_mask, (1, 0), value=False)
-        return loss(torch.nn.functional.pad(logits, (0, 0, 0, 1)), tokens, mask)
+        return loss(*policy.flat_logits_of(batch))
 
     same = {"loss": name_of(loss)}
     return _train(
@@ -203,7 +198,7 @@ def train_distillation(
         settings: How to train; None takes the defaults.
         validation: Examples to measure the held-out negative log-likelihood on, None for none.
         loss: What to minimise: ``loss(student_logits (B, T, V), teacher_logits (B, T, V), mask (B,
-            T)) -> (B, T)`` in nats, as ``formulas.distillation_loss``.
+            T)) -> (B, T)`` in nats, as ``formulas.distillation_loss``; B = 1 as for ``train_sft``.
         checkpoint: A folder to save the run to, as for ``train_sft``.
 
     Yields:
@@ -227,8 +222,9 @@ def train_distillation(
 
     def token_losses(batch: TokenBatch) -> Tensor:
         with torch.no_grad():
-            teacher_logits = teacher.logits_of(batch)
-        return loss(policy.logits_of(batch), teacher_logits, batch.response_mask)
+            teacher_logits = teacher.flat_logits_of(batch)[0]
+        logits, _, mask = policy.flat_logits_of(batch)
+        return loss(logits[:, :-1], teacher_logits[:, :-1], mask[:, 1:])
 
     same = {"loss": name_of(loss), "teacher": teacher.parameters()}
     return _train(
@@ -347,14 +343,14 @@ def _loop(
             batch = texts.take(part)
             with precision(policy.device, s.bf16):
                 losses = token_losses(batch)
-            if losses.shape != batch.response_mask.shape:
+            shape = (1, int(counts[part].sum()))
+            if losses.shape != shape:
                 raise ValueError(
-                    f"{where}: loss must give one value for each of the (B, T) = "
-                    f"{tuple(batch.response_mask.shape)} response tokens, got "
-                    f"{tuple(losses.shape)}"
+                    f"{where}: loss must give one value for each of the (B, T) = {shape} response "
+                    f"tokens, got {tuple(losses.shape)}"
                 )
             # The mean over the tokens of the whole batch, whichever part they are in.
-            loss = formulas.masked_sum(losses, batch.response_mask) / count
+            loss = losses.sum() / count
             loss.backward()
             total += loss.detach()
         learning_rate = s.learning_rate * schedule(step, s.steps, s.warmup)

@@ -10,7 +10,7 @@ from rlhf_lessons.models import (
     ResponseEmbedding,
     RewardModel,
     TokenBatch,
-    last_position,
+    gpt2_body,
 )
 from rlhf_lessons.models.readout import as_rows
 from rlhf_lessons.models.small_gpt2 import small_gpt2
@@ -68,11 +68,10 @@ def test_groups_of_like_length_change_nothing(reward_model, groups):
     torch.testing.assert_close(reward_model.read_rows(*rows, groups=groups), together)
 
 
-def test_the_last_block_where_it_is_read_gives_the_whole_bodys_numbers(reward_model, monkeypatch):
+def test_the_written_out_body_gives_the_bodys_own_numbers(reward_model, monkeypatch):
     """Values and gradients of the fast path against the body's own forward pass."""
     rows = reward_model.rows_of(PROMPTS, RESPONSES)
-    body = reward_model.model.base_model
-    assert last_position.applies_to(body)
+    assert gpt2_body.is_plain(reward_model.model)
 
     def values_and_gradients():
         reward_model.model.zero_grad()
@@ -81,7 +80,7 @@ def test_the_last_block_where_it_is_read_gives_the_whole_bodys_numbers(reward_mo
         return values.detach(), [weight.grad.clone() for weight in reward_model.parameters()]
 
     fast = values_and_gradients()
-    monkeypatch.setattr(last_position, "applies_to", lambda body: False)
+    monkeypatch.setattr(gpt2_body, "is_plain", lambda model: False)
     torch.testing.assert_close(fast, values_and_gradients(), atol=1e-5, rtol=1e-4)
 
 

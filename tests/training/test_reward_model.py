@@ -193,7 +193,9 @@ def test_frozen_embeddings_stay_and_the_rest_learns(reward_model):
     settings = RewardSettings(steps=2, freeze_embeddings=True)
     list(train_reward_model(reward_model, preferences(40, 7), settings))
     moved = {n for n, w in reward_model.model.named_parameters() if not torch.equal(w, before[n])}
-    assert set(before) - moved == {"transformer.wte.weight", "transformer.wpe.weight"}
+    # The last bias shifts all rewards alike, so that its gradient is 0 up to rounding.
+    still = set(before) - moved - {"transformer.ln_f.bias"}
+    assert still == {"transformer.wte.weight", "transformer.wpe.weight"}
     assert all(w.requires_grad for w in reward_model.parameters())
 
 
