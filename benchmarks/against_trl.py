@@ -1,0 +1,290 @@
+"""What ``sft.py``, ``reward_model.py`` and ``dpo.py`` share: TRL's step and ours, in turns.
+
+Both train the same GPT-2 (same weights at the start, AdamW, gradients clipped at 1) on the same
+texts, 32 a step, on one thread, interleaved in one process: after each step of TRL one of ours, as
+ours is and once more with the products of the library that torch takes by default. A step is
+everything from one update to the next, batching included. A ratio is the median over the steps of
+(CPU seconds of TRL / CPU seconds of ours); above 1 means that ours took less.
+
+Rows of TRL:
+
+    defaults   what a user gets: bfloat16 and gradient checkpointing
+    float32    both off
+    best       (DPO) both off and the reference's log-probabilities computed beforehand; that time
+               counts for neither side
+
+and of the model's activation, the same on both sides: ``gelu_new`` is that of GPT-2 as published,
+``gelu_pytorch_tanh`` the same function in one operation, as in the course's small models.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rlhf_lessons.models import LanguagePolicy, products, small_gpt2, word_tokenizer
+from rlhf_lessons.worlds import NoisyComparer, Preference, label_pairs, reviews
+
+BATCH = 32
+SIZES = {
+    "tiny": {"width": 128, "layers": 4, "heads": 4},  # 0.8 million parameters
+    "small": {"width": 384, "layers": 6, "heads": 6},  # 10.8 million
+}
+FLOAT32 = {"bf16": False, "gradient_checkpointing": False}
+LEARNING_RATE = 1e-4
+
+
+def gpt2(size: str, activation: str = "gelu_new") -> LanguagePolicy:
+    """Make an untrained GPT-2 of a size."""
+    tokenizer = word_tokenizer(reviews.VOCABULARY)
+    model = small_gpt2(len(tokenizer), **SIZES[size], context=64, seed=0)
+    model.config.activation_function = activation
+    # As transformers itself builds it from this configuration.
+    again = type(model)(model.config).eval()
+    again.load_state_dict(model.state_dict())
+    return LanguagePolicy(again, tokenizer)
+
+
+def pairs(count: int) -> list[Preference]:
+    """Write and compare pairs of reviews: 9 tokens of prompt, 31 ± 7 of response."""
+    firsts, seconds = (reviews.sample_reviews(count, seed=seed) for seed in (1, 2))
+    prompts = [prompt for prompt, _ in firsts]
+    first, second = ([response for _, response in side] for side in (firsts, seconds))
+    return label_pairs(NoisyComparer(reviews.gold_reward, 1.0), prompts, first, second, seed=0)
+
+
+@contextlib.contextmanager
+def default_products() -> Iterator[None]:
+    """Make a block without the faster products of ``models/products.py``."""
+    suits = products._onednn_keeps_float32
+    products._onednn_keeps_float32 = lambda: False
+    try:
+        yield
+    finally:
+        products._onednn_keeps_float32 = suits
+
+
+def settings_of_trl(config: type, folder: str, steps: int, **changes: Any) -> Any:
+    """Make TRL's settings: on the CPU, nothing logged or saved."""
+    return config(
+        output_dir=folder,
+        per_device_train_batch_size=BATCH,
+        max_steps=steps + 2,
+        learning_rate=LEARNING_RATE,
+        use_cpu=True,
+        report_to="none",
+        logging_strategy="no",
+        save_strategy="no",
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+        **changes,
+    )
+
+
+def turns(
+    trainer: Callable[[str, list], Any], loops: Sequence[Iterator], steps: int
+) -> tuple[list[float], list[list[float]]]:
+    """Run TRL's trainer, and after each of its steps one of each loop of ours.
+
+    Args:
+        trainer: ``trainer(folder, callbacks)`` makes TRL's trainer.
+        loops: our loops; the second one runs with default products.
+        steps: how many steps to measure.
+
+    Returns:
+        CPU seconds of TRL's steps and of each loop's, the first two steps left out.
+    """
+    from datasets import disable_progress_bars
+    from transformers import PrinterCallback, TrainerCallback
+
+    disable_progress_bars()
+    theirs, ours = [], [[] for _ in loops]
+
+    class Turns(TrainerCallback):
+        start = None
+
+        def on_step_end(self, arguments, state, control, **others):
+            now = time.process_time()
+            if self.start is not None:
+                theirs.append(now - self.start)
+                for seconds, loop, block in zip(
+                    ours, loops, (contextlib.nullcontext, default_products), strict=False
+                ):
+                    with block():
+                        before = time.process_time()
+                        next(loop)
+                        seconds.append(time.process_time() - before)
+            self.start = time.process_time()
+
+    with tempfile.TemporaryDirectory() as folder:
+        made = trainer(folder, [Turns()])
+        made.remove_callback(PrinterCallback)
+        made.train()
+    return theirs[1:], [seconds[1:] for seconds in ours]
+
+
+def report(
+    theirs: list[float], ours: list[list[float]], target: float | None, **about: Any
+) -> dict[str, Any]:
+    """Print one JSON line."""
+    fast, plain = ours
+
+    def ratio(seconds: list[float]) -> float:
+        return round(statistics.median(t / o for t, o in zip(theirs, seconds, strict=True)), 2)
+
+    def ms(seconds: list[float]) -> float:
+        return round(1000 * statistics.median(seconds), 1)
+
+    line = {
+        **about,
+        "trl_ms": ms(theirs),
+        "ours_ms": ms(fast),
+        "ours_default_products_ms": ms(plain),
+        "ratio": ratio(fast),
+        "ratio_default_products": ratio(plain),
+        "target": target,
+        "steps": len(theirs),
+        **machine(),
+    }
+    print(json.dumps(line, ensure_ascii=False), flush=True)
+    return line
+
+
+@functools.cache
+def machine() -> dict[str, Any]:
+    """Say what was measured on, and by which command."""
+    import transformers
+
+    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+    with contextlib.suppress(ImportError):
+        import trl
+
+        versions["trl"] = trl.__version__
+    cpu = platform.processor()
+    with contextlib.suppress(OSError):
+        names = [
+            line.split(":", 1)[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ]
+        cpu = f"{names[0]}, {len(names)} cores"
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
+    command = " ".join(["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]])
+    return {**versions, "cpu": cpu, "threads": 1, "load": round(load, 1), "command": command}
+
+
+# --- growth ---------------------------------------------------------------------------------------
+
+
+def growth(script: str) -> None:
+    """Print how our time and memory grow, each point in a process of its own.
+
+    Args:
+        script: the benchmark, which does ``--point MODEL BATCH TOKENS`` by calling ``point``.
+    """
+    points = [
+        *(("tiny", batch, 32) for batch in (8, 32, 128)),
+        *(("tiny", 32, tokens) for tokens in (64, 128, 256)),
+        ("small", 32, 32),
+    ]
+    for model, batch, tokens in points:
+        command = [sys.executable, script, "--point", model, str(batch), str(tokens)]
+        subprocess.run(command, check=True)
+
+
+def point(
+    benchmark: str, make: Callable[[LanguagePolicy, list, int], Iterator], arguments: Sequence[str]
+) -> None:
+    """Measure the median step and the peak of memory of one of our loops at one size.
+
+    Args:
+        benchmark: its name.
+        make: ``make(policy, pairs, batch_size)`` starts the loop; pairs of texts of equal length.
+        arguments: model, texts a step, tokens of a text.
+    """
+    size, batch, tokens = arguments[0], int(arguments[1]), int(arguments[2])
+    tokenizer = word_tokenizer(reviews.VOCABULARY)
+    model = small_gpt2(len(tokenizer), **SIZES[size], context=tokens, seed=0)
+    words = reviews.VOCABULARY
+    texts = [
+        " ".join(words[(7 * row + place * place) % len(words)] for place in range(tokens - 9))
+        for row in range(2 * batch)
+    ]
+    prompt = " ".join(words[:8])
+    rows = [(prompt, texts[i], texts[batch + i]) for i in range(batch)]
+    loop = make(LanguagePolicy(model, tokenizer), rows, batch)
+    next(loop)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    seconds = []
+    for _ in range(4):
+        start = time.process_time()
+        next(loop)
+        seconds.append(time.process_time() - start)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    line = {
+        "benchmark": f"{benchmark}, growth",
+        "model": size,
+        "batch": batch,
+        "tokens": tokens,
+        "ms": round(1000 * statistics.median(seconds), 1),
+        "peak_MiB": round(max(before, peak) / 1024),
+    }
+    print(json.dumps(line), flush=True)
+
+
+# --- the command line -----------------------------------------------------------------------------
+
+
+def run(
+    description: str,
+    script: str,
+    measure: Callable[[str, str, str, int], Any],
+    settings: Sequence[str],
+    make: Callable[[LanguagePolicy, list, int], Iterator],
+) -> None:
+    """Read the command line and measure.
+
+    Args:
+        description: the script's docstring.
+        script: the script's file.
+        measure: ``measure(size, trl_setting, activation, steps)`` prints one line.
+        settings: the settings of TRL.
+        make: starts our loop for ``growth``.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", choices=SIZES, nargs="*", default=list(SIZES))
+    parser.add_argument("--trl", choices=settings, nargs="*", default=list(settings))
+    parser.add_argument("--steps", type=int, help="to measure; 12 for tiny and 4 for small")
+    parser.add_argument("--growth", action="store_true", help="time and memory of ours alone")
+    parser.add_argument("--point", nargs=3, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(1)
+    if arguments.point:
+        return point(Path(script).stem, make, arguments.point)
+    if arguments.growth:
+        return growth(script)
+    for size in arguments.model:
+        for activation in ("gelu_new", "gelu_pytorch_tanh")[: 2 if size == "tiny" else 1]:
+            for setting in arguments.trl:
+                steps = arguments.steps or (12 if size == "tiny" else 4)
+                measure(size, setting, activation, steps)
+    return None
