@@ -1,0 +1,1195 @@
+# %% [markdown]
+# # Lesson 8 · Scaling out
+#
+# Everything so far ran on two CPU cores and a model of 174 thousand weights. Your own model has a
+# thousand or a million times as many. What changes? Not the mathematics. What changes is *where the
+# numbers lie*, *how exact they are* and *how many machines share them*, and each of these can silently
+# change a result. This lesson computes what a run needs before it is started, splits batches and
+# gradients by hand until the splitting is invisible, finds out what bfloat16 loses, and then hands the
+# very run of lesson 6 to a distributed engine: same file, same settings, two processes, same losses.
+#
+# **After this lesson you can**
+#
+# - say whether a run fits on a GPU, and about how long it takes, before you rent it;
+# - split a batch over time (gradient accumulation) and over processes (data parallelism) without
+#   changing the gradient, and spot code that does change it;
+# - say which numbers may be bfloat16 and which must not;
+# - hand a preference file, a model and settings to TRL under `accelerate launch`, and prove that it is
+#   the same run;
+# - train a reward model, DPO and PPO in your own project in twenty lines each.
+#
+# **Time** about 110 minutes, 8 exercises, 21 points. **Needs** DPO (lesson 6); for the last part also
+# reward models and PPO. Two CPU cores are enough, and no network.
+
+# %% kind="setup"
+import gc
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import psutil
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoModelForCausalLM
+
+from rlhf_lessons import formulas
+from rlhf_lessons.classroom import Choice, Slider, check, explore, glossary, use_style, watch, yours
+from rlhf_lessons.classroom.plots import curve
+from rlhf_lessons.models import LanguagePolicy, load_policy, small_gpt2
+from rlhf_lessons.training import DPOSettings, train_dpo, train_dpo_with_trl, trl_command
+from rlhf_lessons.worlds import NoisyComparer, label_pairs, reviews, save_preferences
+
+torch.set_num_threads(1)  # the same numbers on every run
+use_style()
+
+# %% kind="setup"
+policy = load_policy("reviews-sft")
+prompts = reviews.sample_prompts(256, seed=8)
+draw = torch.Generator().manual_seed(8)
+ones, others = (policy.sample(prompts, 48, generator=draw).responses for _ in range(2))
+labelled = label_pairs(NoisyComparer(reviews.gold_reward, 1.0), prompts, ones, others, seed=8)
+pairs = [pair for pair in labelled if pair.chosen != pair.rejected]
+
+# %%
+weights = sum(weight.numel() for weight in policy.parameters())
+print(f"{len(pairs)} pairs, a model of {weights:,} weights")
+
+# %% [markdown]
+# ## 1 · Will it fit?
+#
+# Four kinds of numbers fill a GPU in training. **Weights**, of every model that takes part. A
+# **gradient** for each weight that is trained. The **optimizer's state**: Adam keeps the running mean of
+# each gradient and of its square. And the **activations** of the forward pass, kept until the backward
+# pass has used them. The first three are known before anything runs.
+#
+# ### Exercise 8.1 · What training keeps in memory
+#
+# ●○○ · 8 min · 3 points
+#
+# With N trained and F frozen weights, all numbers in float32, 4 bytes each:
+#
+# $$\text{weights} = 4(N + F) \qquad \text{gradients} = 4N \qquad \text{Adam} = 2 \cdot 4N$$
+#
+# *Why it matters:* 16 bytes a trained weight is the first number to know of any run. A "7B" model that
+# answers you from 14 GB of memory (2 bytes a weight) takes 112 GB to train.
+#
+# <details><summary>Hint 1</summary>
+#
+# A frozen model (the reference, PPO's reward model) has weights and nothing else.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# Return a dict with the keys `"weights"`, `"gradients"` and `"adam"`, in bytes.
+#
+# </details>
+
+
+# %% kind="exercise" exercise="8.1"
+def training_bytes(trained: int, frozen: int) -> dict[str, int]:
+    """Say what training with Adam keeps in memory, activations left out.
+
+    Args:
+        trained: number of weights that are trained.
+        frozen: number of weights that are only read.
+
+    Returns:
+        bytes by kind: "weights", "gradients", "adam".
+    """
+    ### BEGIN SOLUTION
+    return {"weights": 4 * (trained + frozen), "gradients": 4 * trained, "adam": 8 * trained}
+    ### END SOLUTION
+
+
+# %% kind="check" exercise="8.1"
+check("8.1", training_bytes)
+
+# %% [markdown]
+# **Claim: that is what a real update holds, to the byte.** The cell makes one step of AdamW on the review
+# model beside a frozen reference and adds up the tensors. (Adam also keeps one step counter of 4 bytes for
+# each tensor; it is left out on both sides.) Then the same from outside: a model of 19 million weights, and
+# by how much the memory of this process grew.
+
+# %%
+training_bytes = yours("8.1", training_bytes)
+
+
+def held(model, optimizer, reference=None) -> dict[str, int]:
+    """Add up the bytes of the tensors that a run holds."""
+    frozen = [] if reference is None else list(reference.parameters())
+    moments = [t for s in optimizer.state.values() for n, t in s.items() if n != "step"]
+    kinds = {
+        "weights": [*model.parameters(), *frozen],
+        "gradients": [w.grad for w in model.parameters() if w.grad is not None],
+        "adam": moments,
+    }
+    return {kind: sum(t.nbytes for t in tensors) for kind, tensors in kinds.items()}
+
+
+def one_step(model) -> torch.optim.Optimizer:
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    model(torch.zeros(1, 4, dtype=torch.long)).logits.logsumexp(-1).sum().backward()
+    optimizer.step()
+    return optimizer
+
+
+trial, frozen = load_policy("reviews-sft"), policy.copy()
+measured = held(trial.model, one_step(trial.model), frozen)
+computed = training_bytes(weights, weights)
+print("computed", computed)
+print("measured", measured)
+assert measured == computed
+
+gc.collect()
+before = psutil.Process().memory_info().rss
+larger = small_gpt2(304, width=512, layers=6, heads=8)
+optimizer = one_step(larger)
+grown = psutil.Process().memory_info().rss - before
+count = sum(weight.numel() for weight in larger.parameters())
+expected = sum(training_bytes(count, 0).values())
+print(f"\n{count:,} weights: computed {expected / 1e6:.0f} MB")
+print("the process grew by that much, within a third:", abs(grown / expected - 1) < 1 / 3)
+assert abs(grown / expected - 1) < 1 / 3
+del larger, optimizer
+
+# %% [markdown]
+# Sampling has no gradients, but it keeps something else: the keys and values of every position so far, so
+# that the next token need not read the text again. This **cache** is why a large batch of long samples can
+# fill a GPU that holds the model with ease.
+#
+# ### Exercise 8.2 · What sampling keeps in memory
+#
+# ●○○ · 6 min · 2 points
+#
+# Each layer keeps, for each key head and each position of each row, one key and one value of `head_width`
+# numbers:
+#
+# $$2 \cdot \text{layers} \cdot \text{key heads} \cdot \text{head width} \cdot \text{rows} \cdot
+# \text{length} \cdot \text{bytes a number}$$
+#
+# *Why "key heads"?* Recent models let several query heads share one key head, to make exactly this number
+# smaller. In GPT-2 there are as many of both.
+#
+# <details><summary>Hint 1</summary>
+#
+# Seven factors, one of them 2.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# It grows with the length, not with its square: the attention weights are computed and dropped.
+#
+# </details>
+
+
+# %% kind="exercise" exercise="8.2"
+def kv_cache_bytes(
+    layers: int, key_heads: int, head_width: int, rows: int, length: int, number_bytes: int
+) -> int:
+    """Say how large the cache of keys and values is at the end of sampling.
+
+    Args:
+        layers: transformer blocks.
+        key_heads: key heads of each block.
+        head_width: numbers in a key, and in a value.
+        rows: texts that are sampled side by side.
+        length: tokens of each text, prompt included.
+        number_bytes: 4 for float32, 2 for bfloat16.
+
+    Returns:
+        bytes.
+    """
+    ### BEGIN SOLUTION
+    return 2 * layers * key_heads * head_width * rows * length * number_bytes
+    ### END SOLUTION
+
+
+# %% kind="check" exercise="8.2"
+check("8.2", kv_cache_bytes)
+
+# %%
+kv_cache_bytes = yours("8.2", kv_cache_bytes)
+
+shape = policy.model.config
+with torch.no_grad():
+    cache = policy.model(torch.zeros(64, 60, dtype=torch.long), use_cache=True).past_key_values
+measured = sum(part.nbytes for layer in cache for part in layer[:2])
+computed = kv_cache_bytes(shape.n_layer, shape.n_head, shape.n_embd // shape.n_head, 64, 60, 4)
+print(f"64 rows of 60 tokens: computed {computed:,} bytes, measured {measured:,}")
+assert measured == computed
+
+# %% [markdown]
+# The fourth kind, the **activations**, depends on how the model is written. So measure: PyTorch can call a
+# function for each tensor that it keeps for the backward pass. The cell counts their bytes for several
+# batches and two models, and asserts the rule that the numbers suggest: so many bytes for each token, layer
+# and number of the width, and 4 bytes for each logit.
+
+
+# %%
+def saved_bytes(compute: Callable[[], Tensor], model) -> int:
+    """Bytes of what autograd keeps of one forward pass, the weights themselves left out."""
+    known = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
+    kept, total = [], 0
+
+    def keep(tensor: Tensor) -> Tensor:
+        nonlocal total
+        place = tensor.untyped_storage().data_ptr()
+        if place not in known:
+            known.add(place)
+            kept.append(tensor)  # so that its place is not given to another
+            total += tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        compute()
+    return total
+
+
+print("rows  length  layers  width   bytes a token   (bytes a token − 4·V) / (layers · width)")
+rates = []
+for model in (policy.model, small_gpt2(304, width=96, layers=2, heads=4)):
+    for rows, length in ((2, 20), (8, 20), (8, 60)):
+        tokens = torch.zeros(rows, length, dtype=torch.long)
+        size = saved_bytes(lambda t=tokens, m=model: m(t).logits.logsumexp(-1).sum(), model)
+        c, each = model.config, size / (rows * length)
+        rates.append((each - 4 * c.vocab_size) / (c.n_layer * c.n_embd))
+        print(
+            f"{rows:>4}  {length:>6}  {c.n_layer:>6}  {c.n_embd:>5}   {each:>13.0f}   {rates[-1]:.1f}"
+        )
+RATE = sum(rates) / len(rates)
+assert max(rates) - min(rates) < 0.1 * RATE
+
+# %% [markdown]
+# A straight line: twice the rows or twice the length, twice the activations. (An attention that keeps the
+# weights of all pairs of positions would add a square of the length. The fused one, which PyTorch picks here,
+# does not.) That is why lowering the batch helps at once, and why nothing but fewer weights helps against
+# the first three kinds.
+#
+# Now the calculator. **Your two functions** fill it, with the rule just measured for the activations. Choose
+# a method and a model, then drag: what fills the memory, at which batch does a GPU of 24 GB overflow?
+
+# %% kind="setup"
+MODELS = {  # vocabulary, width, layers, heads, context
+    "the course's": (304, 64, 3, 4, 64),
+    "gpt2": (50257, 768, 12, 12, 1024),
+    "gpt2-medium": (50257, 1024, 24, 16, 1024),
+    "gpt2-large": (50257, 1280, 36, 20, 1024),
+    "gpt2-xl": (50257, 1600, 48, 25, 1024),
+}
+
+
+def gpt2_weights(vocabulary: int, width: int, layers: int, heads: int, context: int) -> int:
+    """Count the weights of a GPT-2: embeddings, blocks and the last normalisation."""
+    return (vocabulary + context) * width + layers * (12 * width * width + 13 * width) + 2 * width
+
+
+METHODS = {  # models trained, models frozen, texts a prompt, samples
+    "SFT": (1, 0, 1, False),
+    "DPO": (1, 0, 2, False),
+    "DPO, reference kept": (1, 1, 2, False),
+    "PPO": (1, 2, 1, True),
+}
+
+
+def run_bytes(model: str, method: str, rows: int, length: int) -> dict[str, float]:
+    """Bytes of a run in float32, by kind."""
+    vocabulary, width, layers, heads, _ = MODELS[model]
+    count = gpt2_weights(*MODELS[model])
+    trained, kept, texts, samples = METHODS[method]
+    cache = kv_cache_bytes(layers, heads, width // heads, rows, length, 4) if samples else 0
+    activations = rows * texts * length * (RATE * layers * width + 4 * vocabulary)
+    # Sampling and training take turns: the larger of the two counts.
+    return {
+        **training_bytes(trained * count, kept * count),
+        "activations": max(activations, cache),
+    }
+
+
+assert gpt2_weights(*MODELS["the course's"]) == weights
+assert gpt2_weights(*MODELS["gpt2"]) == 124_439_808  # what the hub says of it
+
+# %%
+KINDS = ("weights", "gradients", "adam", "activations")
+GPUS = (16, 24, 80)
+
+
+def draw_memory(figure, model, method, rows, length):
+    state = run_bytes(model, method, rows, length)
+    if not figure.axes:
+        figure.set_layout_engine("none")
+        axes = figure.add_axes((0.16, 0.2, 0.8, 0.66))
+        axes.bars = axes.barh(range(4), [0] * 4, color=["#5790fc", "#f89c20", "#e42536", "#964a8b"])
+        axes.labels = [axes.text(0, i, "", va="center", fontsize=9) for i in range(4)]
+        axes.set_yticks(range(4), KINDS)
+        axes.invert_yaxis()
+        axes.set(xlabel="GB")
+        axes.grid(axis="y", visible=False)
+    axes = figure.axes[0]
+    gigabytes = [state[kind] / 1e9 for kind in KINDS]
+    for bar, label, value in zip(axes.bars, axes.labels, gigabytes, strict=True):
+        bar.set_width(value)
+        label.set_text(f" {value:.3g} GB")
+        label.set_x(value)
+    axes.set_xlim(0, max(1.25 * max(gigabytes), 1e-3))
+    total = sum(gigabytes)
+    fitting = next((f"fits into {size} GB" for size in GPUS if total < 0.9 * size), "beyond 80 GB")
+    axes.set_title(f"{method}, {model}, {rows} × {length} tokens: {total:.3g} GB, {fitting}")
+    return (
+        f"{method} on {model} with {rows} prompts of {length} tokens needs {total:.3g} GB and "
+        f"{fitting}: " + ", ".join(f"{k} {v:.3g}" for k, v in zip(KINDS, gigabytes, strict=True))
+    )
+
+
+explore(
+    draw_memory,
+    caption="Your training_bytes and kv_cache_bytes at work. A tenth of the GPU is left for everything else.",
+    size=(8.0, 3.0),
+    model=Choice("model", list(MODELS), "gpt2"),
+    method=Choice("method", list(METHODS), "DPO"),
+    rows=Slider("B", "prompts a forward pass", 1, 128, 32),
+    length=Slider("T", "tokens of a text", 16, 1024, 96),
+)
+
+# %% [markdown]
+# Three readings. DPO needs no second model while it trains: the reference's log-probabilities are numbers,
+# computed once (that is how `train_dpo` does it). At a vocabulary of 50,257 a good part of "activations" is
+# logits: 4 bytes × 50,257 for each token. And `gpt2-xl` does not fit into 24 GB at *any* batch: 16 bytes ×
+# 1.56 billion weights are 25 GB.
+#
+# ## 2 · How long will it take?
+#
+# A matrix product multiplies and adds once for each weight and token: 2 operations. The backward pass does
+# that twice, for the gradients of its inputs and of its weights: 4 more.
+#
+# ### Exercise 8.3 · Operations of a run
+#
+# ●●○ · 8 min · 2 points
+#
+# A DPO run makes S steps on B pairs each. N weights; each pair has t tokens, both texts with their prompts.
+# Before the first step, the reference reads each of the P pairs once:
+#
+# $$\underbrace{6\,N\,t \cdot S \cdot B}_{\text{training}} + \underbrace{2\,N\,t \cdot P}_{\text{reference}}$$
+#
+# *Why it matters:* divide by what your GPU really does in a second (its data sheet × about 0.4) and you
+# know the hours, before you have paid for one.
+#
+# <details><summary>Hint 1</summary>
+#
+# How many pairs are read in training? S · B, whatever P is: some are read several times.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# `parameters * pair_tokens * (6 * steps * batch_size + 2 * pairs)`
+#
+# </details>
+
+
+# %% kind="exercise" exercise="8.3"
+def dpo_operations(
+    parameters: int, pair_tokens: int, pairs: int, steps: int, batch_size: int
+) -> float:
+    """Estimate the operations of a DPO run.
+
+    Args:
+        parameters: N, number of weights.
+        pair_tokens: t, tokens of a pair, prompts included.
+        pairs: P, number of pairs that there are.
+        steps: S, number of updates.
+        batch_size: B, pairs an update.
+
+    Returns:
+        multiplications and additions, together.
+    """
+    ### BEGIN SOLUTION
+    return parameters * pair_tokens * (6 * steps * batch_size + 2 * pairs)
+    ### END SOLUTION
+
+
+# %% kind="check" exercise="8.3"
+check("8.3", dpo_operations)
+
+# %% [markdown]
+# **Claim: 2 operations forward, 4 backward, for each weight and token.** PyTorch can count the operations of every
+# matrix product. A little is missing, for position embeddings are added and not multiplied; attention itself, which
+# grows with the length, comes on top and is small at these lengths.
+
+# %%
+dpo_operations = yours("8.3", dpo_operations)
+
+plain = small_gpt2(304, width=128, layers=4, heads=4)
+count = sum(weight.numel() for weight in plain.parameters())
+tokens = torch.zeros(16, 60, dtype=torch.long)
+with FlopCounterMode(display=False) as counter:
+    logits = plain(tokens).logits
+    forward = counter.get_total_flops()
+    logits.logsumexp(-1).sum().backward()
+    backward = counter.get_total_flops() - forward
+for name, operations in (("forward", forward), ("backward", backward)):
+    print(f"{name:<9} {operations / (count * tokens.numel()):.2f} operations a weight and token")
+assert 1.9 < forward / (count * tokens.numel()) < 2.1
+assert 3.8 < backward / (count * tokens.numel()) < 4.2
+
+encoded = policy.encode(
+    [pair.prompt for pair in pairs] * 2,
+    [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs],
+)
+pair_tokens = round(int(encoded.prompt_mask.sum() + encoded.response_mask.sum()) / len(pairs))
+operations = dpo_operations(weights, pair_tokens, len(pairs), 12, 32)
+print(f"\n12 steps of DPO on these pairs, {pair_tokens} tokens each: {operations:.2g} operations")
+
+# %% [markdown]
+# Now for a run that you might rent: the sentiment experiment of the DPO paper in small, 10,000 pairs of 2 × 96
+# tokens seen three times, in batches of 64. The speeds are those of the makers' data sheets for dense products
+# in 16 bits; a real training loop reaches some 40 % of them.
+
+# %%
+GPU_SPEED = {"RTX 3090": 71e12, "A100": 312e12, "H100 or H200": 989e12}
+steps = 3 * 10_000 // 64
+print(f"{'':<14}{'state':>8}{'with B = 16':>13}   " + "".join(f"{gpu:>14}" for gpu in GPU_SPEED))
+for name in list(MODELS)[1:]:
+    state = sum(training_bytes(gpt2_weights(*MODELS[name]), 0).values())
+    whole = sum(run_bytes(name, "DPO", 16, 96).values())
+    operations = dpo_operations(gpt2_weights(*MODELS[name]), 192, 10_000, steps, 64)
+    minutes = [operations / (0.4 * speed) / 60 for speed in GPU_SPEED.values()]
+    print(
+        f"{name:<14}{state / 1e9:>5.1f} GB{whole / 1e9:>10.1f} GB   "
+        + "".join(f"{minute:>10.1f} min" for minute in minutes)
+    )
+
+# %% [markdown]
+# Minutes. Up to `gpt2-large` one GPU of 24 GB is enough if the batch is read in parts (section 3), and the code of
+# this course is enough too: the same loops, on a model from the hub. The command line has the whole experiment, with presets for these models:
+#
+# `python -m rlhf_lessons run sentiment --policy gpt2 --data imdb --method dpo --beta 0.1`
+#
+# From Python it is the lines below. They download half a gigabyte, so they run only when you say so. Where the
+# hub cannot be reached, they say that and go on.
+
+# %%
+USE_HUB = False  # True fetches gpt2
+
+try:
+    if not USE_HUB:
+        raise OSError("USE_HUB is False")
+    gpt2 = LanguagePolicy.from_pretrained("gpt2")
+    gpt2.model.to("cuda" if torch.cuda.is_available() else "cpu")
+    print(gpt2.sample(["This film was"], max_new_tokens=20, generator=torch.Generator()).responses)
+except OSError as reason:
+    print(f"Skipped: {reason}.\nEverything below uses the course's own model; nothing is missing.")
+
+# %% [markdown]
+# ## 3 · A batch in parts
+#
+# The activations do not fit, and the learning rate was tuned for a batch of 64. **Gradient accumulation**:
+# read the batch in parts, go backward after each, let the gradients add up, and only then move the weights.
+# The gradient must be *that of the whole batch*, and here most home-made loops go wrong.
+#
+# ### Exercise 8.4 · Gradient accumulation
+#
+# ●●○ · 12 min · 3 points
+#
+# `parts` are pieces of one batch, the last one may be smaller. `loss(part)` gives one loss for each example
+# of a part. Leave in the weights the gradient of
+#
+# $$\frac{1}{n} \sum_{\text{parts}} \sum_{i \in \text{part}} L_i \qquad n = \text{examples of ALL parts}$$
+#
+# and return that mean. Only one part's graph may be in memory at a time.
+#
+# *Why not the mean of the parts' means?* An example in a part of 3 would weigh more than one in a part of 5.
+# A bug of this kind was found in widely used trainers in 2024: losses of long and short texts were averaged part
+# by part, and the loss curves looked fine.
+#
+# <details><summary>Hint 1</summary>
+#
+# `.backward()` *adds* to the gradients that are there. Divide each part's sum by n before it.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# `(losses.sum() / count).backward()` inside the loop frees the graph before the next part is read. For the
+# returned number add up `losses.sum().item()`.
+#
+# </details>
+
+
+# %% kind="exercise" exercise="8.4"
+def accumulate(parts: list[Tensor], loss: Callable[[Tensor], Tensor]) -> float:
+    """Leave the gradient of the mean loss over all parts in the weights, one part at a time.
+
+    Args:
+        parts: pieces of one batch; `len(part)` examples each.
+        loss: part -> (len(part),) losses, with gradient.
+
+    Returns:
+        the mean loss over all examples.
+    """
+    ### BEGIN SOLUTION
+    count, total = sum(len(part) for part in parts), 0.0
+    for part in parts:
+        losses = loss(part)
+        (losses.sum() / count).backward()
+        total += losses.sum().item()
+    return total / count
+    ### END SOLUTION
+
+
+# %% kind="check" exercise="8.4"
+check("8.4", accumulate)
+
+# %% [markdown]
+# **Claim: parts change the memory and not the gradient.** DPO's loss on 48 pairs, whole and in parts of 20, 20
+# and 8, on a policy that has moved a little away from the reference.
+
+# %%
+accumulate = yours("8.4", accumulate)
+
+trial = load_policy("reviews-sft")
+for _ in train_dpo(trial, pairs, DPOSettings(steps=5, batch_size=32, learning_rate=1e-3)):
+    pass
+
+
+def summed(model: LanguagePolicy, rows: Tensor, side: str) -> Tensor:
+    """log π(y | x) of the chosen or rejected responses of some pairs."""
+    some = [pairs[row] for row in rows.tolist()]
+    log_probs, mask = model.log_probs([p.prompt for p in some], [getattr(p, side) for p in some])
+    return formulas.sequence_log_prob(log_probs, mask)
+
+
+def pair_losses(rows: Tensor) -> Tensor:
+    with torch.no_grad():
+        fixed = [summed(frozen, rows, side) for side in ("chosen", "rejected")]
+    moving = [summed(trial, rows, side) for side in ("chosen", "rejected")]
+    return formulas.dpo_loss(*moving, *fixed, 0.5)
+
+
+def gradient() -> Tensor:
+    """Take the gradient out of the weights, as one vector, and clear it."""
+    flat = torch.cat([weight.grad.flatten() for weight in trial.parameters()])
+    trial.model.zero_grad()
+    return flat
+
+
+rows = torch.arange(48)
+whole_loss = accumulate([rows], pair_losses)
+whole = gradient()
+parts_loss = accumulate(list(rows.split(20)), pair_losses)
+parts = gradient()
+peaks = [
+    max(saved_bytes(lambda part=part: pair_losses(part), trial.model) for part in split)
+    for split in ([rows], rows.split(20))
+]
+error = float((whole - parts).norm() / whole.norm())
+print(f"loss whole {whole_loss:.6f}, in parts {parts_loss:.6f}")
+print(f"relative difference of the gradients below 1e-5: {error < 1e-5}")
+print(
+    f"kept for the backward pass: whole {peaks[0] / 1e6:.1f} MB, in parts {peaks[1] / 1e6:.1f} MB"
+)
+assert error < 1e-5 and peaks[1] < 0.5 * peaks[0]
+
+# %% [markdown]
+# All loops of the package take `accumulate` among their settings. It costs a little time, for smaller products
+# keep the machine less busy, and no exactness:
+
+# %%
+runs = {}
+for count in (1, 4):
+    trained = load_policy("reviews-sft")
+    settings = DPOSettings(steps=6, batch_size=32, beta=0.5, learning_rate=1e-3, accumulate=count)
+    runs[count] = [step.loss for step in train_dpo(trained, pairs, settings)]
+    print(f"accumulate={count}: " + "  ".join(f"{loss:.5f}" for loss in runs[count]))
+assert max(abs(a - b) for a, b in zip(*runs.values(), strict=True)) < 1e-4
+
+# %% [markdown]
+# ## 4 · Two processes, one gradient
+#
+# **Data parallelism** is accumulation in space: each process has a copy of the weights, reads its *shard* of
+# the batch, goes backward, and then all exchange gradients (an *all-reduce*) so that all make the same move. What
+# every engine does in that exchange is *average over processes*. Is that the gradient of the whole batch?
+#
+# *Predict, then run:* two processes fine-tune on 8 texts each. One got eight short texts and the other eight long
+# ones. Each takes the mean over its own tokens. Is the average of the two gradients that of all 16 texts?
+#
+# ### Exercise 8.5 · Two shards, one gradient
+#
+# ●●○ · 10 min · 3 points
+#
+# Process p had $n_p$ tokens and $g_p$, the gradient of the mean over *its own* tokens. Give back the gradient of the
+# mean over *all* tokens:
+#
+# $$g = \frac{\sum_p n_p\, g_p}{\sum_p n_p}$$
+#
+# A process may have had nothing to read: $n_p = 0$, and its mean is NaN.
+#
+# <details><summary>Hint 1</summary>
+#
+# $n_p\, g_p$ is the gradient of a sum. Sums add up, means do not.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# 0 · NaN is NaN: leave processes with `n == 0` out of the sum.
+#
+# </details>
+
+
+# %% kind="exercise" exercise="8.5"
+def average_gradients(gradients: list[Tensor], counts: list[int]) -> Tensor:
+    """Combine gradients of means into the gradient of the mean over everything.
+
+    Args:
+        gradients: of P processes, each of the mean over its own tokens; NaN where it had none.
+        counts: how many tokens each process had; at least one is above 0.
+
+    Returns:
+        the gradient of the mean over all tokens.
+    """
+    ### BEGIN SOLUTION
+    total = sum(counts)
+    shares = [g * (n / total) for g, n in zip(gradients, counts, strict=True) if n > 0]
+    return torch.stack(shares).sum(0)
+    ### END SOLUTION
+
+
+# %% kind="check" exercise="8.5"
+check("8.5", average_gradients)
+
+# %% [markdown]
+# Both experiments, by hand: fine-tuning, whose loss is a mean over *tokens*, and DPO, whose loss is a mean over
+# *pairs*. In each the batch is split into two shards, short texts and long ones.
+
+# %%
+average_gradients = yours("8.5", average_gradients)
+
+by_length = sorted(range(64), key=lambda row: len(pairs[row].chosen.split()))
+short, long = torch.tensor(by_length[:8]), torch.tensor(by_length[-8:])
+both = torch.cat([short, long])
+
+
+def sft_gradient(rows: Tensor) -> tuple[Tensor, int]:
+    some = [pairs[row] for row in rows.tolist()]
+    log_probs, mask = trial.log_probs([p.prompt for p in some], [p.chosen for p in some])
+    (-formulas.masked_mean(log_probs, mask)).backward()
+    return gradient(), int(mask.sum())
+
+
+def dpo_gradient(rows: Tensor) -> tuple[Tensor, int]:
+    pair_losses(rows).mean().backward()
+    return gradient(), len(rows)
+
+
+def off(found: Tensor, right: Tensor) -> float:
+    return float((found - right).norm() / right.norm())
+
+
+errors = {}
+for name, gradient_of in (("fine-tuning", sft_gradient), ("DPO", dpo_gradient)):
+    right, _ = gradient_of(both)
+    shards = [gradient_of(rows) for rows in (short, long)]
+    vectors, counts = [g for g, _ in shards], [n for _, n in shards]
+    errors[name] = off(sum(vectors) / 2, right), off(average_gradients(vectors, counts), right)
+    print(
+        f"{name:<12} counts {counts}: plain average off by {errors[name][0]:6.1%}, yours by "
+        f"{errors[name][1]:.1%}"
+    )
+assert errors["fine-tuning"][0] > 0.05 and errors["fine-tuning"][1] < 1e-4
+assert max(errors["DPO"]) < 1e-4
+
+# %% [markdown]
+# For fine-tuning the plain average is a *different objective*: a token of a short text counts more. Not a crash,
+# not even a bad curve, just another model. For DPO each pair gives one loss, so equal shares of pairs need no
+# correction. Remember the rule: **what is averaged must be counted the same on every process**. That is why the
+# script of section 6 refuses a batch that cannot be shared out evenly.
+#
+# ## 5 · Fewer bits
+#
+# bfloat16 keeps the range of float32 and 8 of its 24 bits of precision. Its matrix products run several times
+# faster on a GPU. Between 1 and 2 it has 128 numbers; what is added to a 1 must be at least about 1/256 to be
+# noticed at all.
+
+# %%
+one = torch.tensor(1.0)
+for update in (1 / 64, 1 / 128, 1 / 256, 1 / 512):
+    print(f"1 + 1/{round(1 / update):<4} in bfloat16: {float((one + update).bfloat16()):.7f}")
+
+# %% [markdown]
+# ### Exercise 8.6 · Updates that bfloat16 loses
+#
+# ●●○ · 10 min · 2 points
+#
+# Suppose the *weights themselves* were stored in bfloat16. Round the weights, add the updates, round the sum. Among
+# the updates that are not 0, what share leaves the weight exactly as it was?
+#
+# *Why it matters:* it answers why training code keeps a float32 copy of the weights.
+#
+# <details><summary>Hint 1</summary>
+#
+# `stored = weights.bfloat16()`, then `(stored.float() + updates).bfloat16()`.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# Compare with `stored`, and pick `updates != 0` before you take the mean.
+#
+# </details>
+
+
+# %% kind="exercise" exercise="8.6"
+def lost_share(weights: Tensor, updates: Tensor) -> float:
+    """Say which share of updates would not move a weight that is stored in bfloat16.
+
+    Args:
+        weights: (N,) float32.
+        updates: (N,) float32, what is added to them; at least one is not 0.
+
+    Returns:
+        lost updates / updates that are not 0.
+    """
+    ### BEGIN SOLUTION
+    stored = weights.bfloat16()
+    moved = (stored.float() + updates).bfloat16()
+    return float((moved == stored)[updates != 0].float().mean())
+    ### END SOLUTION
+
+
+# %% kind="check" exercise="8.6"
+check("8.6", lost_share)
+
+# %% [markdown]
+# *Predict, then run:* the same step of DPO with five learning rates. At 1e-5, a usual one for large models, which
+# share of the updates would be lost?
+
+# %% figure="08_lost_updates"
+lost_share = yours("8.6", lost_share)
+
+RATES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
+start = torch.cat([weight.detach().flatten() for weight in policy.parameters()])
+lost = []
+for rate in RATES:
+    moved = load_policy("reviews-sft")
+    settings = DPOSettings(steps=1, batch_size=32, learning_rate=rate, warmup=0.0)
+    for _ in train_dpo(moved, pairs, settings):
+        pass
+    end = torch.cat([weight.detach().flatten() for weight in moved.parameters()])
+    lost.append(lost_share(start, end - start))
+    print(f"learning rate {rate:.0e}: {lost[-1]:.1%} of the updates lost")
+
+figure, axes = plt.subplots(figsize=(6.4, 3.0), layout="constrained")
+curve(axes, RATES, lost)
+axes.plot(RATES, lost, "o", color="C0")
+axes.set(
+    xscale="log", ylim=(0, 1.05), xlabel="learning rate", ylabel="share of updates lost",
+    title="If the weights were stored in bfloat16",
+)  # fmt: skip
+plt.show()
+assert lost[1] > 0.9 and lost[-1] < 0.5 and lost == sorted(lost, reverse=True)
+
+# %% [markdown]
+# Nearly everything, and it does not average out: an update that is lost at each step is lost for good. So
+# **weights, gradients and Adam's state stay float32, and only the products of the forward and backward pass are
+# taken in bfloat16**. PyTorch calls that *autocast*; in this package it is the setting `bf16=True`.
+#
+# A second thing must stay float32. A log-ratio is a *small difference of large numbers*: each log-probability is
+# some −1 to −10 nats a token, the difference often a hundredth of that, and it is summed over many tokens.
+#
+# ### Exercise 8.7 · Log-ratios in float32
+#
+# ●●● · 12 min · 3 points
+#
+# The logits come in bfloat16, as autocast gives them. Give the log-ratio of each response,
+#
+# $$\sum_t \big(\log \pi(y_t) - \log \pi_\text{ref}(y_t)\big) \qquad \text{over the tokens that the mask counts}$$
+#
+# in float32, as exact as these logits allow.
+#
+# *Why here and not at the end?* What is rounded stays rounded. Cast before the difference is taken, in fact before
+# the log-softmax, for that is where numbers of size 20 meet numbers of size 0.01.
+#
+# <details><summary>Hint 1</summary>
+#
+# `logits.float().log_softmax(-1)`, then `gather` the tokens, for each of the two models.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# Garbage may stand in the padding, even NaN: `masked_fill(~mask, 0.0)` before the sum.
+#
+# </details>
+
+
+# %% kind="exercise" exercise="8.7"
+def log_ratio(
+    policy_logits: Tensor, reference_logits: Tensor, tokens: Tensor, mask: Tensor
+) -> Tensor:
+    """Give log π − log π_ref of each response, in float32.
+
+    Args:
+        policy_logits: (B, T, V) bfloat16, logits that predict each token.
+        reference_logits: (B, T, V) bfloat16, those of the reference.
+        tokens: (B, T) the tokens of the responses.
+        mask: (B, T) boolean, True = a token of the response.
+
+    Returns:
+        (B,) float32, in nats.
+    """
+    ### BEGIN SOLUTION
+    ratio = 0.0
+    for sign, logits in ((1, policy_logits), (-1, reference_logits)):
+        log_probs = logits.float().log_softmax(-1)
+        ratio = ratio + sign * log_probs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+    return ratio.masked_fill(~mask, 0.0).sum(-1)
+    ### END SOLUTION
+
+
+# %% kind="check" exercise="8.7"
+check("8.7", log_ratio)
+
+# %% [markdown]
+# On the real policy, a few steps away from the reference: the same bfloat16 logits, once through your function and
+# once in bfloat16 to the end. The truth is float64 on the same logits; the line below that tells what the rounding
+# of the *logits* costs, which no later care can undo.
+
+# %%
+log_ratio = yours("8.7", log_ratio)
+
+batch = policy.encode([p.prompt for p in pairs[:64]], [p.chosen for p in pairs[:64]])
+tokens, mask = batch.response_tokens, batch.response_mask
+with torch.no_grad():
+    exact = [model.logits_of(batch) for model in (trial, frozen)]
+rounded = [logits.bfloat16() for logits in exact]
+
+
+def careless(policy_logits, reference_logits):
+    """Everything in the precision of the logits."""
+    ratio = 0.0
+    for sign, logits in ((1, policy_logits), (-1, reference_logits)):
+        ratio = ratio + sign * logits.log_softmax(-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+    return ratio.masked_fill(~mask, 0.0).sum(-1)
+
+
+truth = careless(*(logits.double() for logits in rounded))
+errors = {
+    "bfloat16 to the end": (careless(*rounded).double() - truth).abs().mean(),
+    "yours": (log_ratio(*rounded, tokens, mask).double() - truth).abs().mean(),
+    "float32 logits": (truth - careless(*(logits.double() for logits in exact))).abs().mean(),
+}
+print(f"mean size of a log-ratio here: {float(truth.abs().mean()):.2f} nats")
+print(f"error of bfloat16 to the end:  {float(errors['bfloat16 to the end']):.3f} nats")
+print(f"error of yours:                {float(errors['yours']):.0e} nats, below 1e-4")
+print(f"what rounded logits cost:      {float(errors['float32 logits']):.3f} nats")
+assert errors["yours"] < 1e-4 and errors["bfloat16 to the end"] > 0.01
+
+# %% [markdown]
+# The careless version adds an error of its own that care avoids, at no cost in time. The last line is the price of
+# rounding the logits, which is what autocast does; times a β of 0.1 it is half a hundredth of reward, noise that a
+# batch averages out. `LanguagePolicy` gives log-probabilities in float32 whatever the model computes in, so the
+# losses of this package see the last line's error alone.
+#
+# ## 6 · The same run, another engine
+#
+# Two or more GPUs, sharded weights, several machines, recovery when one is lost: that has been written, tested and
+# is kept alive by others. **TRL** has the DPO loop, **Accelerate** starts the processes. The file with the columns
+# `prompt`, `chosen`, `rejected` is what TRL reads, the folder that `save_pretrained` wrote is what it loads. What is
+# left is to say the settings in its words.
+#
+# ### Exercise 8.8 · The same run in other words
+#
+# ●●○ · 10 min · 3 points
+#
+# | ours | TRL's | |
+# | --- | --- | --- |
+# | `steps` | `max_steps` | updates, of all processes together |
+# | `batch_size` | `per_device_train_batch_size` | pairs of *one* process in *one* forward pass |
+# | `accumulate` | `gradient_accumulation_steps` | |
+# | `beta`, `learning_rate` | the same | |
+# | `max_gradient_norm` | `max_grad_norm` | |
+#
+# The **global batch** must stay what it was:
+#
+# $$\texttt{batch\_size} = \text{processes} \times \texttt{gradient\_accumulation\_steps} \times
+# \texttt{per\_device\_train\_batch\_size}$$
+#
+# A batch that cannot be shared out evenly must raise a `ValueError`.
+#
+# *Why it matters:* the commonest way to "scale" a run is to leave the batch per device as it was. Then eight GPUs
+# make the batch eight times as large, at a learning rate that was tuned for another one.
+#
+# <details><summary>Hint 1</summary>
+#
+# `parts = processes * settings.accumulate`; refuse where `settings.batch_size % parts` is not 0.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# Neither β nor the learning rate nor the steps change: it is the same run.
+#
+# </details>
+
+
+# %% kind="exercise" exercise="8.8"
+def trl_words(settings: DPOSettings, processes: int) -> dict[str, float]:
+    """Say the settings of a DPO run in TRL's words, for some number of processes.
+
+    Args:
+        settings: how to train, as `train_dpo` takes it.
+        processes: how many processes share each batch.
+
+    Returns:
+        the six arguments of the table.
+
+    Raises:
+        ValueError: the batch cannot be shared out evenly.
+    """
+    ### BEGIN SOLUTION
+    parts = processes * settings.accumulate
+    if settings.batch_size % parts:
+        raise ValueError(f"a batch of {settings.batch_size} does not split into {parts} parts")
+    return {
+        "max_steps": settings.steps,
+        "per_device_train_batch_size": settings.batch_size // parts,
+        "gradient_accumulation_steps": settings.accumulate,
+        "beta": settings.beta,
+        "learning_rate": settings.learning_rate,
+        "max_grad_norm": settings.max_gradient_norm,
+    }
+    ### END SOLUTION
+
+
+# %% kind="check" exercise="8.8"
+check("8.8", trl_words)
+
+# %% [markdown]
+# The package says the rest: weight decay, seed, precision, the course of the learning rate, the order in which
+# pairs are drawn, and it refuses a setting that TRL has no word for. First our own loop, in this process. Then the
+# command, as you would type it on a machine with two GPUs:
+
+# %% kind="train"
+trl_words = yours("8.8", trl_words)
+
+HANDED = DPOSettings(steps=12, batch_size=32, beta=0.3, learning_rate=1e-3, warmup=0.25, seed=1)
+words = trl_words(HANDED, 2)
+print(words)
+alone = load_policy("reviews-sft")
+ours = list(train_dpo(alone, pairs, HANDED))
+print("\nours, one process: " + "  ".join(f"{step.loss:.4f}" for step in ours))
+command = trl_command("my-policy", "pairs.jsonl", "aligned", HANDED, processes=2)
+print(
+    "\n" + " ".join(command).replace(" -m ", " \\\n    -m ").replace(" --beta", " \\\n    --beta")
+)
+assert words["per_device_train_batch_size"] == 16
+
+# %% [markdown]
+# Now that command runs: two processes on this machine's CPU, which exchange gradients after each backward pass. Most
+# of the time goes into starting them (each loads PyTorch and TRL for itself). `train_dpo_with_trl` starts the command
+# and passes on its records, so it is watched like any other loop.
+#
+# *Predict, then run:* at which step will the losses of the two engines differ in the fourth decimal?
+
+# %% kind="train"
+workplace = tempfile.TemporaryDirectory()
+folder = Path(workplace.name)
+policy.save_pretrained(folder / "my-policy")
+save_preferences(folder / "pairs.jsonl", pairs)
+try:
+    run = watch(
+        train_dpo_with_trl(
+            folder / "my-policy",
+            folder / "pairs.jsonl",
+            folder / "aligned",
+            HANDED,
+            processes=2,
+            cpu=True,
+        ),
+        curves=("loss", ("chosen_reward", "rejected_reward")),
+        title="TRL, two processes",
+    )
+    theirs = run.records
+except ModuleNotFoundError as reason:  # TRL is an extra of the package
+    print(f"Skipped: {reason}")
+    theirs = []
+
+# %% kind="train" figure="08_parity"
+if theirs:
+    figure, axes = plt.subplots(figsize=(6.8, 3.2), layout="constrained")
+    steps = range(1, HANDED.steps + 1)
+    curve(axes, steps, [step.loss for step in ours], label="train_dpo")
+    axes.plot(steps, [step.loss for step in theirs], "o", color="C1", label="TRL, two processes")
+    axes.set(xlabel="step", ylabel="loss", title="One run, two engines")
+    axes.legend()
+    plt.show()
+    for name in ("loss", "margin", "gradient_norm", "learning_rate"):
+        gap = max(
+            abs(getattr(a, name) - getattr(b, name)) for a, b in zip(ours, theirs, strict=True)
+        )
+        print(f"{name:<14} largest difference below 1e-4: {gap < 1e-4}")
+        assert gap < 1e-4
+    assert max(abs(a.loss - b.loss) for a, b in zip(ours[:3], theirs[:3], strict=True)) < 1e-5
+
+# %% [markdown]
+# They do not differ. It is one run: the same tokens, the same pairs in the same order, the same mean, the same step
+# sizes. What remains is rounding, which grows slowly, since each step starts from the last one's weights.
+#
+# **Claim: what comes out is an ordinary model.** It loads in plain `transformers` (that is all TRL asks for, too) and in
+# `LanguagePolicy`, with equal logits, and it is the model that our loop trained.
+
+# %% kind="train"
+if theirs:
+    aligned = LanguagePolicy.from_pretrained(folder / "aligned")
+    plain = AutoModelForCausalLM.from_pretrained(folder / "aligned")
+    tokens = torch.tensor(aligned.tokenizer(prompts[:1])["input_ids"])
+    with torch.no_grad():
+        logits = plain(tokens).logits[:, -1]
+        ours_logits = alone.next_token_logits(prompts[:1])
+    assert torch.allclose(logits, aligned.next_token_logits(prompts[:1]), atol=1e-5)
+    assert torch.allclose(logits, ours_logits, atol=0.02)
+    print(f"{type(plain).__module__}.{type(plain).__name__}: equal logits")
+    print("it writes:", aligned.sample(prompts[:1], 48, generator=draw).responses[0])
+workplace.cleanup()
+
+# %% [markdown]
+# When should you move? When the state of section 1 does not fit on one GPU, or the hours of section 2 are too many.
+# Not before: a second process costs code, waiting and new ways to be wrong. `docs/scaling.md` in the repository says
+# what changes on the way to several GPUs and machines, and what it costs.
+#
+# ## 7 · In your own project
+#
+# The package is `pip install`ed and needs none of these notebooks. Three programs, each whole: put your own model's
+# name and your own data where the comments say so. (The runs are short, so that they finish here; the numbers are
+# those of a beginning.)
+#
+# **A reward model from pairs.**
+
+# %% kind="train"
+from rlhf_lessons.models import RewardModel, load_policy  # noqa: F811
+from rlhf_lessons.training import RewardSettings, train_reward_model
+from rlhf_lessons.worlds import reviews  # noqa: F811
+
+start = load_policy("reviews-sft")  # LanguagePolicy.from_pretrained("your/model")
+# load_preferences("yours.jsonl"): one {"prompt": ..., "chosen": ..., "rejected": ...} a line
+mine = [(p.prompt, p.chosen, p.rejected) for p in pairs]
+
+reward_model = RewardModel.from_policy(start)
+settings = RewardSettings(steps=60, batch_size=32, learning_rate=1e-3)
+for step in train_reward_model(reward_model, mine[:200], settings, validation=mine[200:]):
+    if step.step % 20 == 0:
+        print(f"step {step.step}: loss {step.loss:.3f}, accuracy {step.accuracy:.2f}")
+print(f"held out: accuracy {step.validation_accuracy:.2f}")
+
+scores = reward_model.score([mine[0][0]] * 2, list(mine[0][1:]))
+print(f"chosen {float(scores[0]):+.2f}, rejected {float(scores[1]):+.2f}")
+# reward_model.save_pretrained("my-reward-model")
+
+# %% [markdown]
+# **DPO on pairs.**
+
+# %% kind="train"
+from rlhf_lessons.training import DPOSettings, train_dpo  # noqa: F811
+
+mine_policy = load_policy("reviews-sft")  # LanguagePolicy.from_pretrained("your/model")
+reference = mine_policy.copy()
+
+settings = DPOSettings(
+    steps=20,
+    batch_size=32,
+    beta=0.3,
+    learning_rate=5e-4,
+    accumulate=2,  # the batch in two parts
+    bf16=False,  # True on a GPU
+)
+for step in train_dpo(mine_policy, mine, settings, reference=reference):
+    if step.step % 10 == 0:
+        print(f"step {step.step}: loss {step.loss:.3f}, margin {step.margin:+.2f}")
+
+print(mine_policy.sample(prompts[:1], max_new_tokens=48, generator=draw).responses[0])
+# mine_policy.save_pretrained("my-policy")
+
+# %% [markdown]
+# **PPO with any judge.** A judge is a function from prompts and responses to scores. Here it is one line of Python; the
+# reward model above, a fact checker or a person would do as well.
+
+# %% kind="train"
+from rlhf_lessons.training import PPOSettings, train_ppo
+
+
+def judge(prompts, responses):
+    """Anything that scores texts. Higher is better."""
+    return [2.0 * ("jokes" in response.split()) for response in responses]
+
+
+player = load_policy("reviews-sft")  # LanguagePolicy.from_pretrained("your/model")
+settings = PPOSettings(cycles=6, batch_size=64, beta=0.2, learning_rate=1e-3, max_new_tokens=48)
+first = last = None
+for last in train_ppo(player, prompts, judge, settings):
+    first = first or last
+    print(f"cycle {last.step}: score {last.reward:+.2f}, KL {last.kl:.2f}")
+
+print(player.sample(prompts[:1], max_new_tokens=48, generator=draw).responses[0])
+assert last.reward > first.reward
+# player.save_pretrained("my-player")
+
+# %% [markdown]
+# ## What was shown
+#
+# | claim | where | measured by |
+# | --- | --- | --- |
+# | 16 bytes a trained weight, 4 a frozen one | 1 | tensors of a real step; this process's memory |
+# | the cache's size | 1 | a real cache |
+# | activations grow in a line with tokens, layers and width | 1 | what autograd keeps |
+# | 6·N operations a trained token | 2 | PyTorch's counter |
+# | parts change memory, not the gradient | 3 | your function on the real policy |
+# | the average over processes can be the wrong mean | 4 | short texts and long ones |
+# | bfloat16 weights lose nearly all updates at small learning rates | 5 | five learning rates |
+# | log-ratios need float32 from the logits on | 5 | against float64 |
+# | TRL in two processes gives our losses | 6 | every step of a run |
+# | the model that comes out is an ordinary one | 6 | equal logits |
+#
+# **In the package.** `rlhf_lessons.training`: `train_dpo_with_trl`, `trl_command`, and `accumulate` and `bf16` in the
+# settings of every loop. On the command line: `accelerate launch -m rlhf_lessons scale --help` and
+# `python -m rlhf_lessons run --help`.
+#
+# **Further reading.**
+#
+# - Rajbhandari et al. 2020, *ZeRO: Memory Optimizations Toward Training Trillion Parameter Models*: the 16 bytes a
+#   weight, and how to share them out.
+# - Kaplan et al. 2020, *Scaling Laws for Neural Language Models*: the rule of 6·N operations (section 2.1).
+# - Micikevicius et al. 2018, *Mixed Precision Training*: why a float32 copy of the weights.
+# - Kalamkar et al. 2019, *A Study of BFLOAT16 for Deep Learning Training*.
+# - Hu et al. 2022, *LoRA*: train few weights and most of the 16 bytes are gone.
+# - The documentation of TRL (`DPOTrainer`) and Accelerate (`accelerate launch`, FSDP).
+#
+# **Three quick questions.**
+#
+# 1. You go from one GPU to eight and leave `per_device_train_batch_size` as it was. What have you changed?
+#
+# <details><summary>Answer</summary>
+#
+# The batch is eight times as large, at the same number of steps. The run sees eight times as many pairs, and the
+# learning rate was tuned for another amount of noise. Divide by 8, or tune again.
+#
+# </details>
+#
+# 2. A colleague stores the weights in bfloat16 to save memory and reports that DPO "does not learn at small learning
+#    rates". Why?
+#
+# <details><summary>Answer</summary>
+#
+# An update below about 1/256 of its weight is rounded away, and again at the next step. Keep float32 weights and take
+# only the products in bfloat16.
+#
+# </details>
+#
+# 3. LoRA trains 1 % of the weights. Which of the four kinds of memory shrink, and which stay?
+#
+# <details><summary>Answer</summary>
+#
+# Gradients and Adam's state shrink to about 1 %. The weights stay, frozen: 4 bytes each (or 2, for what is never
+# updated can be bfloat16). The activations stay too: the gradient still travels through every layer.
+#
+# </details>
+#
+# The words of this lesson, in three languages:
+
+# %%
+glossary(8)
