@@ -242,8 +242,9 @@ class LanguagePolicy:
 
         Args:
             name_or_path: a folder that :meth:`save_pretrained` wrote, or a name such as ``"gpt2"``.
-            **kw: passed on to ``AutoModelForCausalLM.from_pretrained`` (``dtype``, ``revision``,
-                ``local_files_only``, ...).
+            **kw: passed on to ``AutoModelForCausalLM.from_pretrained`` (``revision``,
+                ``local_files_only``, ...). ``dtype`` is float32 when left out, because the small
+                updates of training vanish in half precision; "auto" takes that of the checkpoint.
 
         Returns:
             the policy, in evaluation mode.
@@ -859,7 +860,15 @@ class LanguagePolicy:
 
 
 def load_whole(where: str, auto_class: Any, name: str, **kw: Any) -> PreTrainedModel:
-    """Load a model, and refuse what transformers would make one of by adding random weights."""
+    """Load a model, and refuse what transformers would make one of by adding random weights.
+
+    The weights are float32 unless ``dtype`` says otherwise.
+    """
+    import transformers
+
+    # Its name was `torch_dtype` before transformers 4.56.
+    new_name = tuple(map(int, transformers.__version__.split(".")[:2])) >= (4, 56)
+    kw["dtype" if new_name else "torch_dtype"] = kw.pop("dtype", torch.float32)
     try:
         model, found = auto_class.from_pretrained(
             name, use_safetensors=True, output_loading_info=True, **kw

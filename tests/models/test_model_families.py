@@ -121,6 +121,17 @@ def test_a_saved_policy_is_the_same_for_plain_transformers(policy, tmp_path):
         assert torch.equal(ours, theirs)
 
 
+def test_weights_are_float32_unless_told(folders, tmp_path):
+    half = LanguagePolicy.from_pretrained(folders("llama"), dtype=torch.bfloat16)
+    assert half.model.dtype == torch.bfloat16
+    half.save_pretrained(tmp_path / "half")
+    assert LanguagePolicy.from_pretrained(tmp_path / "half").model.dtype == torch.float32
+    kept = LanguagePolicy.from_pretrained(tmp_path / "half", dtype="auto")
+    assert kept.model.dtype == torch.bfloat16
+    RewardModel.from_policy(kept).save_pretrained(tmp_path / "reward")
+    assert RewardModel.from_pretrained(tmp_path / "reward").model.dtype == torch.float32
+
+
 def test_texts_survive_the_tokens(policy):
     for response in (" was good .", " göod 漢", " two  spaces"):
         tokens = policy.encode(["the film"], [response], end=False).response_tokens[0].tolist()

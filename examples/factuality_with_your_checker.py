@@ -1,0 +1,70 @@
+"""Score facts with your own claim checker, and teach the policy what the checker found.
+
+    python examples/factuality_with_your_checker.py --policy my-model --save my-honest-model
+
+The checker reads a response and says how many of its claims are right and how many wrong. Here it
+looks claims up in the course's encyclopedia of invented people; put a search, a database or another
+model in its place, and your own prompts in place of ``PROMPTS``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+import torch
+
+from rlhf_lessons.evaluation import pairs_from_scores
+from rlhf_lessons.models import CHECKPOINT_FOLDER, LanguagePolicy
+from rlhf_lessons.training import DPOSettings, train_dpo
+from rlhf_lessons.worlds import people_encyclopedia
+
+PEOPLE = people_encyclopedia()
+PROMPTS = [PEOPLE.prompt(name) for name in PEOPLE.subjects]
+
+
+def check(prompt: str, response: str) -> tuple[int, int]:
+    """Your claim checker: how many claims are right, and how many are wrong."""
+    claims = PEOPLE.read(response, about=PEOPLE.subject_of(prompt)).claims
+    right = sum(PEOPLE.is_true(claim) for claim in claims)
+    return right, len(claims) - right
+
+
+def judge(prompts: Sequence[str], responses: Sequence[str]) -> list[int]:
+    """Score responses: a wrong claim costs what a right one earns."""
+    checked = map(check, prompts, responses)
+    return [right - wrong for right, wrong in checked]
+
+
+def main(words: list[str] | None = None) -> None:
+    """Sample answers, score them, make pairs of better and worse, train on the pairs, report."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--policy", default=CHECKPOINT_FOLDER / "facts-sft", help="name or folder")
+    parser.add_argument("--save", help="folder for the trained policy")
+    parser.add_argument("--subjects", type=int, default=100, help="how many prompts to use")
+    parser.add_argument("--samples", type=int, default=6, help="answers sampled for each prompt")
+    parser.add_argument("--max-new-tokens", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=200)
+    given = parser.parse_args(words)
+    generator = torch.Generator().manual_seed(0)
+    prompts = PROMPTS[: given.subjects] * given.samples
+
+    policy = LanguagePolicy.from_pretrained(given.policy)
+    responses = policy.sample(prompts, given.max_new_tokens, generator=generator).responses
+    scores = judge(prompts, responses)
+    print(f"before: {sum(scores) / len(scores):+.2f} right minus wrong claims an answer")
+
+    pairs = pairs_from_scores(prompts, responses, scores, per_prompt=given.samples // 2)
+    for step in train_dpo(policy, pairs, DPOSettings(steps=given.steps)):
+        if step.step % 20 == 0 or step.step == step.total:
+            print(f"step {step.step} of {step.total}: loss {step.loss:.3f}, KL {step.kl:.2f} nats")
+
+    responses = policy.sample(prompts, given.max_new_tokens, generator=generator).responses
+    scores = judge(prompts, responses)
+    print(f"after: {sum(scores) / len(scores):+.2f} right minus wrong claims an answer")
+    if given.save:
+        policy.save_pretrained(given.save)
+
+
+if __name__ == "__main__":
+    main()

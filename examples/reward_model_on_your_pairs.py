@@ -1,0 +1,52 @@
+"""Fit a reward model to your own preferences and use it to score responses.
+
+    python examples/reward_model_on_your_pairs.py pairs.jsonl --policy gpt2 --save my-reward-model
+
+Each line of the file is {"prompt": ..., "chosen": ..., "rejected": ...}. The prompt is plain text;
+for a chat model write what ``tokenizer.apply_chat_template(messages, tokenize=False,
+add_generation_prompt=True)`` gives.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from rlhf_lessons.models import CHECKPOINT_FOLDER, LanguagePolicy, RewardModel
+from rlhf_lessons.training import RewardSettings, train_reward_model
+from rlhf_lessons.worlds import load_preferences
+
+
+def main(words: list[str] | None = None) -> None:
+    """Read the pairs, hold a tenth of them out, train, report, save."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("pairs", help="JSON Lines with prompt, chosen and rejected")
+    parser.add_argument(
+        "--policy", default=CHECKPOINT_FOLDER / "reviews-sft", help="name or folder"
+    )
+    parser.add_argument("--save", help="folder for the reward model")
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--learning-rate", type=float, default=1e-4)
+    given = parser.parse_args(words)
+
+    pairs = load_preferences(given.pairs, drop_equal=True)  # names each bad line
+    held_out = max(1, len(pairs) // 10)
+    train, validation = pairs[held_out:], pairs[:held_out]
+
+    reward_model = RewardModel.from_policy(LanguagePolicy.from_pretrained(given.policy))
+    settings = RewardSettings(steps=given.steps, learning_rate=given.learning_rate)
+    for step in train_reward_model(reward_model, train, settings, validation=validation):
+        if step.validation_loss is not None:
+            print(
+                f"step {step.step} of {step.total}: loss {step.loss:.3f}, held out "
+                f"{step.validation_loss:.3f} with {step.validation_accuracy:.0%} in the right order"
+            )
+
+    prompts, chosen, _ = zip(*validation, strict=True)
+    for response, score in zip(chosen[:3], reward_model(prompts, chosen).tolist(), strict=False):
+        print(f"{score:+.2f} {response!r}")
+    if given.save:
+        reward_model.save_pretrained(given.save)  # RewardModel.from_pretrained loads it
+
+
+if __name__ == "__main__":
+    main()
