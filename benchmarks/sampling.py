@@ -2,6 +2,7 @@
 
     python benchmarks/sampling.py                 # prints one JSON line for each setting
     python benchmarks/sampling.py --model tiny    # only the small ones
+    python benchmarks/sampling.py --leave-out oneDNN       # or: steps
 
 Both sample from the same model and the same prompts, on one thread, in turn within one process.
 ``generate`` is called the fastest way it has: pure sampling, no scores kept. ``sample`` also
@@ -10,23 +11,27 @@ rounds of (CPU seconds of ``generate`` / CPU seconds of ``sample``) within a rou
 
 Responses end on their own after 25 ± 6 tokens, like the course's film reviews: the model's position
 embeddings are set so that the end token comes then. With ``ends: never`` no response ends before
-the last token, so that no row can be dropped.
+the last token, so that no row can be dropped. ``--leave-out`` shows what a part of the sampler
+gains: without ``oneDNN`` products go to torch's default library; without ``steps`` the model's own
+``forward`` runs, as for any Hugging Face model.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import statistics
 import time
 import warnings
+from unittest import mock
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from rlhf_lessons.models import LanguagePolicy
+from rlhf_lessons.models import LanguagePolicy, gpt2_body, products
 
 VOCABULARY = 512
 CONTEXT = 64
@@ -35,6 +40,12 @@ MAX_NEW_TOKENS = 48
 SIZES = {
     "tiny": {"n_embd": 128, "n_layer": 4, "n_head": 4},  # 0.87 million parameters
     "small": {"n_embd": 384, "n_layer": 6, "n_head": 6},  # 10.9 million
+}
+
+
+LEFT_OUT = {
+    "oneDNN": lambda: mock.patch.object(products, "_onednn_keeps_float32", lambda: False),
+    "steps": lambda: mock.patch.object(gpt2_body, "is_plain", lambda model: False),
 }
 
 
@@ -149,15 +160,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", choices=SIZES, nargs="*", default=list(SIZES))
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--batch", type=int, nargs="*", default=[64, 256, 512])
+    parser.add_argument("--leave-out", choices=LEFT_OUT)
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
-    for size in arguments.model:
-        for batch in (64, 256, 512) if size == "tiny" else (64,):
-            for lengths in ("equal", "unequal"):
-                for ends in (True, False):
-                    result = measure(size, batch, lengths, ends, arguments.rounds)
-                    print(json.dumps(result, ensure_ascii=False), flush=True)
+    left_out = arguments.leave_out and LEFT_OUT[arguments.leave_out]()
+    with left_out or contextlib.nullcontext():
+        for size in arguments.model:
+            for batch in arguments.batch if size == "tiny" else arguments.batch[:1]:
+                for lengths in ("equal", "unequal"):
+                    for ends in (True, False):
+                        result = measure(size, batch, lengths, ends, arguments.rounds)
+                        result["left_out"] = arguments.leave_out
+                        print(json.dumps(result, ensure_ascii=False), flush=True)
 
 
 if __name__ == "__main__":

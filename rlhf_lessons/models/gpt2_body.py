@@ -102,18 +102,18 @@ def states_at(body: Any, tokens: Tensor, lengths: Tensor, places: Tensor, read: 
     hidden = F.embedding(tokens[at_row, at_column], body.wte.weight)
     hidden = hidden + F.embedding(at_column, body.wpe.weight)
     for block in body.h[:-1]:
-        states = _affine(block.attn.c_attn, _normalised(block.ln_1, hidden))
+        states = affine(block.attn.c_attn, normalised(block.ln_1, hidden))
         mixed = []
         for index, _, _ in groups:
             query, key, value = _rows(states, index, 3, heads)
             part = F.scaled_dot_product_attention(query, key, value, is_causal=True)
             mixed.append(part.transpose(1, 2).flatten(2).flatten(0, 1))
         mixed = torch.cat(mixed).index_select(0, packed_from)
-        hidden = _mlp(block, hidden + _affine(block.attn.c_proj, mixed))
+        hidden = _mlp(block, hidden + affine(block.attn.c_proj, mixed))
 
     block, width = body.h[-1], hidden.shape[1]
     weight, bias = block.attn.c_attn.weight, block.attn.c_attn.bias
-    normed = _normalised(block.ln_1, hidden)
+    normed = normalised(block.ln_1, hidden)
     queries = torch.addmm(bias[:width], normed.index_select(0, chosen), weight[:, :width])
     states = torch.addmm(bias[width:], normed, weight[:, width:])
     mixed = []
@@ -123,8 +123,8 @@ def states_at(body: Any, tokens: Tensor, lengths: Tensor, places: Tensor, read: 
         part = F.scaled_dot_product_attention(query, key, value, attn_mask=looks)
         mixed.append(part.transpose(1, 2).flatten(2).flatten(0, 1))
     mixed = torch.cat(mixed).index_select(0, read_from)
-    hidden = hidden.index_select(0, chosen) + _affine(block.attn.c_proj, mixed)
-    return _normalised(body.ln_f, _mlp(block, hidden))
+    hidden = hidden.index_select(0, chosen) + affine(block.attn.c_proj, mixed)
+    return normalised(body.ln_f, _mlp(block, hidden))
 
 
 def _rows(states: Tensor, index: Tensor, count: int, heads: int) -> tuple[Tensor, ...]:
@@ -134,16 +134,22 @@ def _rows(states: Tensor, index: Tensor, count: int, heads: int) -> tuple[Tensor
 
 
 def _mlp(block: Any, hidden: Tensor) -> Tensor:
-    inner = _affine(block.mlp.c_fc, _normalised(block.ln_2, hidden))
+    return hidden + affine(block.mlp.c_proj, widened(block, hidden))
+
+
+def widened(block: Any, hidden: Tensor) -> Tensor:
+    """The first half of a block's MLP."""
+    inner = affine(block.mlp.c_fc, normalised(block.ln_2, hidden))
     # The same function, in one operation where transformers' "gelu_new" takes eight.
     tanh = type(block.mlp.act).__name__ == "NewGELUActivation"
-    inner = F.gelu(inner, approximate="tanh") if tanh else block.mlp.act(inner)
-    return hidden + _affine(block.mlp.c_proj, inner)
+    return F.gelu(inner, approximate="tanh") if tanh else block.mlp.act(inner)
 
 
-def _affine(layer: Any, x: Tensor) -> Tensor:
+def affine(layer: Any, x: Tensor) -> Tensor:
+    """x W + b, for the layers of GPT-2, which store W as (in, out)."""
     return torch.addmm(layer.bias, x, layer.weight)
 
 
-def _normalised(layer: torch.nn.LayerNorm, x: Tensor) -> Tensor:
+def normalised(layer: torch.nn.LayerNorm, x: Tensor) -> Tensor:
+    """A layer norm."""
     return F.layer_norm(x, layer.normalized_shape, layer.weight, layer.bias, layer.eps)

@@ -810,7 +810,7 @@ class LanguagePolicy:
         log_probs = torch.zeros((rows, max_new_tokens), dtype=self._logits_dtype, device=device)
 
         prompt_mask = None if batch.prompt_mask.all() else batch.prompt_mask
-        fast = GPT2Reader.suits(self.model)
+        fast = gpt2_body.is_plain(self.model) and not torch.is_autocast_enabled(device.type)
         reader: Reader | GPT2Reader = (GPT2Reader if fast else Reader)(
             self.model if fast else self._forward, prompt_mask, room=max_new_tokens - 1
         )

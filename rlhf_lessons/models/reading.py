@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rlhf_lessons.models.gpt2_body import affine, normalised, widened
 from rlhf_lessons.models.products import OneDNN, onednn_suits
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class GPT2Reader:
     weights are read from the model itself.
 
     Args:
-        model: one that :meth:`suits`.
+        model: one that ``gpt2_body.is_plain``.
         prompt_mask: (B, P) boolean, True = a token of the prompt; None where nothing is padded.
         room: how many tokens will be read after the prompts.
     """
@@ -84,42 +85,6 @@ class GPT2Reader:
         self.room = room
         self.length = 0
         self.states: list[Tensor] = []  # a layer's keys and values, (2, B, H, P + room, D)
-
-    @staticmethod
-    def suits(model: PreTrainedModel) -> bool:
-        """Say whether the model is a plain GPT-2: nothing replaced, hooked, or set out of the way.
-
-        Hooks, adapters and quantised layers must see every token, so such models take the ordinary
-        way.
-        """
-        from transformers.models.gpt2 import modeling_gpt2 as gpt2
-
-        ordinary = (
-            *(gpt2.GPT2LMHeadModel, gpt2.GPT2Model, gpt2.GPT2Block, gpt2.GPT2Attention),
-            *(gpt2.GPT2MLP, gpt2.Conv1D, torch.nn.LayerNorm, torch.nn.Embedding, torch.nn.Linear),
-            *(torch.nn.ModuleList, torch.nn.Dropout),
-        )
-        if type(model) is not gpt2.GPT2LMHeadModel or model.dtype not in (
-            torch.float32,
-            torch.float64,
-        ):
-            return False
-        config = model.config
-        settings = (config.scale_attn_weights, config.scale_attn_by_inverse_layer_idx)
-        if (
-            settings != (True, False)
-            or config.add_cross_attention
-            or config._attn_implementation not in ("sdpa", "eager")
-        ):
-            return False
-        activations = {type(block.mlp.act) for block in model.transformer.h}
-        return all(
-            (type(module) in ordinary or type(module) in activations)
-            and not module._forward_hooks
-            and not module._forward_pre_hooks
-            and "forward" not in vars(module)
-            for module in model.modules()
-        )
 
     def can_drop(self) -> bool:
         """Say that rows can be dropped."""
@@ -143,9 +108,9 @@ class GPT2Reader:
             self.states = [hidden.new_empty(shape) for _ in body.h]
         onednn = onednn_suits(hidden)
         for block, states in zip(body.h, self.states, strict=True):
-            attention, mlp = block.attn, block.mlp
+            attention = block.attn
             with OneDNN(onednn):
-                projected = _affine(attention.c_attn, _normalised(block.ln_1, hidden))
+                projected = affine(attention.c_attn, normalised(block.ln_1, hidden))
             projected = projected.view(rows, new, 3, heads, -1).permute(2, 0, 3, 1, 4)
             query, states[..., at:end, :] = projected[0], projected[1:]
             keys, values = states[..., :end, :]
@@ -158,10 +123,9 @@ class GPT2Reader:
                 mixed = (scores if bias is None else scores.add_(bias)).softmax(-1) @ values
             with OneDNN(onednn):
                 _add_affine(hidden, attention.c_proj, mixed.reshape(rows * new, -1))
-                inner = mlp.act(_affine(mlp.c_fc, _normalised(block.ln_2, hidden)))
-                _add_affine(hidden, mlp.c_proj, inner)
+                _add_affine(hidden, block.mlp.c_proj, widened(block, hidden))
         self.length = end
-        last = _normalised(body.ln_f, hidden.view(rows, new, -1)[:, -1])
+        last = normalised(body.ln_f, hidden.view(rows, new, -1)[:, -1])
         with OneDNN(onednn_suits(last)):
             return F.linear(last, self.model.lm_head.weight)
 
@@ -189,15 +153,6 @@ def _bias(seen: Tensor, new: int) -> Tensor:
     return torch.zeros(allowed.shape, device=seen.device).masked_fill(~allowed, -torch.inf)[:, None]
 
 
-def _affine(layer: Any, x: Tensor) -> Tensor:
-    """x W + b, for the layers of GPT-2, which store W as (in, out)."""
-    return torch.addmm(layer.bias, x, layer.weight)
-
-
 def _add_affine(hidden: Tensor, layer: Any, x: Tensor) -> None:
     """Add x W + b to ``hidden``, in place."""
     hidden.addmm_(x, layer.weight).add_(layer.bias)
-
-
-def _normalised(layer: torch.nn.LayerNorm, x: Tensor) -> Tensor:
-    return F.layer_norm(x, layer.normalized_shape, layer.weight, layer.bias, layer.eps)

@@ -28,6 +28,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from rlhf_lessons import formulas
 from rlhf_lessons.models import LanguagePolicy, Rollout, TokenBatch, ValueHead
@@ -530,8 +531,8 @@ def _judged(judge: Judge, rollout: Rollout, first: bool) -> Tensor:
 def _chosen(logits: Tensor, batch: TokenBatch) -> Tensor:
     """log π of the response tokens, (B, T), 0 at padding."""
     tokens = batch.response_tokens.masked_fill(~batch.response_mask, 0)
-    chosen = logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
-    return chosen.masked_fill(~batch.response_mask, 0)
+    chosen = -F.cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="none")
+    return chosen.view(tokens.shape).masked_fill(~batch.response_mask, 0)
 
 
 def _in_parts(batch: TokenBatch, size: int, measure: Callable[[TokenBatch], Tensor]) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig
 
-from rlhf_lessons.models import LanguagePolicy, products, word_tokenizer
+from rlhf_lessons.models import LanguagePolicy, gpt2_body, products, word_tokenizer
 from rlhf_lessons.models.reading import GPT2Reader, Reader
 
 WORDS = ["a", "b", "c", "d"]
@@ -35,7 +35,7 @@ def test_the_written_out_steps_equal_the_model(prompts, onednn, activation, monk
     policy = policy_of(gpt2(activation_function=activation))
     batch = policy.encode(prompts)
     mask = None if batch.prompt_mask.all() else batch.prompt_mask
-    assert GPT2Reader.suits(policy.model)
+    assert gpt2_body.is_plain(policy.model)
     slow, fast = Reader(policy._forward, mask, room=9), GPT2Reader(policy.model, mask, room=9)
     torch.testing.assert_close(
         fast.read(batch.prompt_tokens), slow.read(batch.prompt_tokens), atol=1e-5, rtol=1e-5
@@ -100,7 +100,7 @@ def test_it_steps_back_from_a_model_that_was_changed(change):
         model.__class__ = type("Mine", (GPT2LMHeadModel,), {})
     elif change == "attention":
         model.config._attn_implementation = "flex_attention"
-    assert GPT2Reader.suits(model) == (change == "none")
+    assert gpt2_body.is_plain(model) == (change == "none")
     model.config._attn_implementation = "sdpa"
     policy = policy_of(model)
     if change != "half":
@@ -114,4 +114,12 @@ def test_it_steps_back_from_other_families():
         vocab_size=8, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
         num_attention_heads=2, bos_token_id=1, eos_token_id=2,
     )  # fmt: skip
-    assert not GPT2Reader.suits(AutoModelForCausalLM.from_config(config))
+    assert not gpt2_body.is_plain(AutoModelForCausalLM.from_config(config))
+
+
+def test_within_autocast_the_model_reads_for_itself():
+    policy = policy_of(gpt2())
+    with torch.autocast("cpu", torch.bfloat16):
+        rollout = policy.sample(["a b"] * 40, 6, generator=torch.Generator().manual_seed(0))
+    assert rollout.log_probs.dtype == torch.float32
+    assert rollout.log_probs.isfinite().all()
