@@ -5,12 +5,17 @@ with what the model itself answers when it is asked for the same fact many times
 Both ways end in a judge, ``(prompts, responses) -> scores (B,)``, and the scores in pairs to train
 on. A third judge stands for a person who cannot look anything up.
 
+Two whole answers differ in many sentences, and a pair of them does not say which one mattered.
+:func:`exchange_sentences` makes versions of an answer that differ in what they say about one fact,
+so that a pair says exactly that.
+
 Left out on purpose: a second model that splits text into claims or compares answers by meaning. The
 world's grammar does the first exactly, and its answers are single words.
 """
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +36,9 @@ __all__ = [
     "area_under_roc",
     "claim_confidence",
     "count_facts",
+    "exchange_sentences",
     "factual_precision",
+    "pairs_by_margin",
     "pairs_from_scores",
     "sample_answers",
     "summarise_facts",
@@ -377,6 +384,172 @@ class AssuredRater:
             ],
             dtype=np.float64,
         )
+
+
+# --- Answers that differ in one sentence ----------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Sentence:
+    """A sentence of an answer without the pronoun in front; ``topic`` None where it is unreadable.
+
+    ``movable`` says whether it may follow the name as well as the pronoun.
+    """
+
+    topic: str | None
+    words: tuple[str, ...]
+
+
+def exchange_sentences(
+    encyclopedia: Encyclopedia,
+    prompts: Sequence[str],
+    responses: Sequence[str],
+    draws: int = 2,
+    seed: int = 0,
+) -> tuple[list[str], list[str], list[str]]:
+    """Set beside sampled answers versions that say something else about one fact.
+
+    For each answer and each fact another answer to the same prompt is drawn, and what it says of
+    that fact (a value, a hedge, or nothing) takes the place of what this answer says. So the
+    versions are in the policy's own words, and each alternative comes as often as the policy itself
+    would say it.
+
+    Left out: answers with an unreadable sentence, a fact told twice or a sentence that does not
+    begin with its subject, versions that say the same of the fact, and versions longer than any
+    answer sampled.
+
+    Args:
+        encyclopedia: reads the sentences; its values are not looked at.
+        prompts: (B,) requests made by ``encyclopedia.prompt``; answers to one may stand anywhere.
+        responses: (B,) answers, beginning after the name.
+        draws: how many other answers are drawn for each answer and fact.
+        seed: seed of the draws.
+
+    Returns:
+        Three lists of equal length: prompts, answers, versions; no pair of texts twice.
+
+    Raises:
+        ValueError: the lists are not equally long, ``draws`` is below 1, a prompt asks about nobody
+            who is known, or no two answers to one prompt say different things of a fact.
+    """
+    _check_equal("exchange_sentences", prompts, responses)
+    if draws < 1:
+        raise ValueError(f"exchange_sentences: draws must be at least 1, got {draws}")
+    longest = max(len(response.split()) for response in responses)
+    groups: dict[str, list[str]] = {}
+    for prompt, response in zip(prompts, responses, strict=True):
+        groups.setdefault(prompt, []).append(response)
+    chance = random.Random(f"exchange, {seed}")
+    found: dict[tuple[str, str, str], None] = {}
+    for prompt, answers in groups.items():
+        name = encyclopedia.subject_of(prompt)
+        told = [_sentences(encyclopedia, name, answer) for answer in answers]
+        told = [sentences for sentences in told if sentences]
+        for sentences in told:
+            answer = _join(encyclopedia, name, sentences)
+            for relation in encyclopedia.relations:
+                for other in chance.choices(told, k=draws):
+                    (here, _), (there, words) = (
+                        one.get(relation, (None, ())) for one in (sentences, other)
+                    )
+                    version = {**sentences, relation: (there, words)}
+                    text = _join(encyclopedia, name, version)
+                    if (
+                        here != there
+                        and 0 < len(text.split()) <= longest
+                        and (prompt, text, answer) not in found
+                    ):
+                        found[prompt, answer, text] = None
+    if not found:
+        raise ValueError(
+            f"exchange_sentences: two answers to one prompt must say different things of a fact, "
+            f"got none such among {len(responses)} answers to {len(groups)} prompts"
+        )
+    return tuple(map(list, zip(*found, strict=True)))
+
+
+_Told = dict[str, tuple[tuple[str | None] | None, tuple[str, ...]]]
+"""Relation -> (what is claimed, the words after the subject); None where nothing is said."""
+
+
+def _sentences(encyclopedia: Encyclopedia, name: str, answer: str) -> _Told:
+    """Take an answer apart, one sentence a relation; an empty table where that cannot be done."""
+    words, reading = answer.split(), encyclopedia.read(answer, about=name)
+    who = encyclopedia.subject(name).who
+    claims = (*reading.claims, *reading.hedges)
+    told: _Told = {}
+    for claim in claims:
+        first = 0 if claim.start == 0 else 1  # the pronoun; the name stands in the prompt
+        if claim.subject != name or (words[claim.start] != who if first else words[0] == "'s"):
+            return {}
+        told[claim.relation] = ((claim.value,), tuple(words[claim.start + first : claim.end]))
+    return told if len(told) == len(claims) and not reading.unreadable else {}
+
+
+def _join(encyclopedia: Encyclopedia, name: str, told: _Told) -> str:
+    """Write an answer, its sentences in the order of the relations."""
+    who = encyclopedia.subject(name).who
+    sentences = [" ".join(told[r][1]) for r in encyclopedia.relations if r in told and told[r][1]]
+    return f" {who} ".join(sentences)
+
+
+def pairs_by_margin(
+    prompts: Sequence[str],
+    first: Sequence[str],
+    second: Sequence[str],
+    judge: Judge,
+    per_prompt: int,
+    seed: int = 0,
+) -> list[Preference]:
+    """Judge couples of responses, and draw pairs with a chance that grows with the margin.
+
+    P(next pair is i) ∝ |s(y_i) − s(y_i')|, the higher score chosen, without replacement
+
+    What costs more is then seen more often: with a price λ, a wrong claim makes λ pairs for each
+    that a right one makes, and the two balance where a claim is right with p = λ / (1 + λ).
+
+    Args:
+        prompts: (N,) prompts.
+        first: (N,) responses.
+        second: (N,) other responses to the same prompts.
+        judge: (prompts, responses) -> scores.
+        per_prompt: at most so many pairs of each prompt.
+        seed: seed of the draws.
+
+    Returns:
+        The pairs, in an order drawn by chance.
+
+    Raises:
+        ValueError: the lists are not equally long, ``per_prompt`` is below 1, a score is not
+            finite, or no two responses have different scores.
+    """
+    _check_equal("pairs_by_margin", prompts, first)
+    _check_equal("pairs_by_margin", prompts, second)
+    if per_prompt < 1:
+        raise ValueError(f"pairs_by_margin: per_prompt must be at least 1, got {per_prompt}")
+    margins = np.asarray(judge(prompts, first)) - np.asarray(judge(prompts, second))
+    if margins.shape != (len(prompts),) or not np.isfinite(margins).all():
+        raise ValueError(
+            f"pairs_by_margin: judge must give {len(prompts)} finite scores, one for each "
+            f"response, got differences of shape {margins.shape}"
+        )
+    chance = np.random.default_rng(seed)
+    # The smallest of exponential times, each divided by its rate, is a draw in proportion to it.
+    times = chance.exponential(size=len(prompts)) / np.maximum(np.abs(margins), 1e-300)
+    taken: dict[str, int] = {}
+    pairs = []
+    for i in np.argsort(times).tolist():
+        if margins[i] and taken.setdefault(prompts[i], 0) < per_prompt:
+            taken[prompts[i]] += 1
+            better, worse = (first[i], second[i]) if margins[i] > 0 else (second[i], first[i])
+            pairs.append(Preference(prompts[i], better, worse))
+    if not pairs:
+        raise ValueError(
+            f"pairs_by_margin: scores must differ between two responses to one prompt, got the "
+            f"same score in all {len(prompts)} couples; such a judge prefers nothing, and there "
+            f"are no pairs"
+        )
+    return [pairs[i] for i in chance.permutation(len(pairs))]
 
 
 # --- From scores to pairs, and how good a confidence is -------------------------------------------

@@ -20,7 +20,9 @@ from rlhf_lessons.evaluation import (
     area_under_roc,
     claim_confidence,
     count_facts,
+    exchange_sentences,
     factual_precision,
+    pairs_by_margin,
     pairs_from_scores,
     sample_answers,
     summarise_facts,
@@ -234,6 +236,98 @@ def test_a_separation_that_cannot_be_measured(scores, outcomes, message):
         area_under_roc(scores, outcomes)
 
 
+# -- Versions that differ in one sentence ----------------------------------------------------------
+
+
+def told(response: str) -> dict[str, str | None]:
+    """Relation -> value or None for a hedge, of an answer that says nothing else."""
+    reading = PEOPLE.read(response, about=NAME)
+    assert not reading.unreadable
+    return {claim.relation: claim.value for claim in (*reading.claims, *reading.hedges)}
+
+
+def test_versions_differ_from_their_answer_in_one_fact():
+    answers = [
+        MIXED,
+        say(("city", TRUE["city"]), ("field", TRUE["field"]), ("prize", None)),
+        say(("birth year", None), ("prize", TRUE["prize"])),
+        say(("university", TRUE["university"])),
+    ]
+    long = "no . " * 30  # unreadable, but it makes room
+    prompts, first, second = exchange_sentences(PEOPLE, [PROMPT] * 5, [*answers, long], draws=20)
+    assert set(prompts) == {PROMPT} and set(first) <= set(answers)
+    seen = set()
+    for answer, version in zip(first, second, strict=True):
+        before, after = told(answer), told(version)
+        changed = {r for r in {*before, *after} if before.get(r, 0) != after.get(r, 0)}
+        assert len(changed) == 1
+        assert (version, answer) not in seen and (answer, version) not in seen
+        seen.add((answer, version))
+        (relation,) = changed
+        # What stands there is what another answer says of that fact, or nothing as there.
+        assert after.get(relation, 0) in {told(other).get(relation, 0) for other in answers}
+        seen.add((answer, relation, after.get(relation, 0)))
+    # With twenty draws nearly every alternative comes up; these three are among them.
+    assert (MIXED, "city", TRUE["city"]) in seen
+    assert (MIXED, "city", 0) in seen and (MIXED, "prize", None) in seen
+
+
+def test_alternatives_come_as_often_as_they_are_said():
+    """Of 40 answers 30 hedge the city and 10 state it: so does what the versions draw."""
+    rest = [(r, TRUE[r]) for r in ("birth year", "university", "field")]
+    years = PEOPLE.relations["birth year"].values
+    answers = [  # the year makes each a text of its own
+        say(("birth year", years[i]), ("city", None if i < 30 else TRUE["city"]), *rest[1:])
+        for i in range(40)
+    ]
+    hits = Counter()
+    for seed in range(20):
+        _, first, second = exchange_sentences(PEOPLE, [PROMPT] * 40, answers, 1, seed)
+        for answer, version in zip(first, second, strict=True):
+            if answer in answers and told(answer)["city"] != told(version)["city"]:
+                hits[told(answer)["city"]] += 1
+    # 30 answers find a stated city with chance 1/4, 10 a hedged one with 3/4: 150 each in twenty
+    # seeds. A couple that both sides find counts once, half of them for each; 5 standard errors.
+    assert abs(hits[None] - hits[TRUE["city"]]) < 5 * np.sqrt(2 * 150)
+
+
+def test_answers_that_cannot_be_taken_apart_are_left_out():
+    good = [say(("city", TRUE["city"])), say(("city", None))]
+    for bad in (
+        good[0] + f" {WHO} {WHO} was .",  # unreadable
+        say(("city", None), ("city", TRUE["city"])),  # a fact told twice
+        f"'s field is optics . {WHO} won a prize i do not know .",
+        say(("city", None)) + f" in 1920 {WHO} was born .",  # cannot follow a name
+        say(("city", None)) + f" {OTHER} works on optics .",
+    ):
+        _, first, second = exchange_sentences(PEOPLE, [PROMPT] * 3, [bad, *good], draws=9)
+        assert {*first, *second} == set(good)
+
+
+def test_no_version_is_longer_than_the_longest_answer():
+    answers = [say(("city", TRUE["city"]), ("prize", None)), say(("city", None))]
+    answers.append(say(("field", TRUE["field"])))
+    _, first, second = exchange_sentences(PEOPLE, [PROMPT] * 3, answers, draws=9)
+    longest = max(len(text.split()) for text in answers)
+    assert max(len(text.split()) for text in (*first, *second)) == longest
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([PROMPT], [MIXED, MIXED]), "equally many and at least one, got 1 and 2"),
+        (([], []), "at least one"),
+        (([PROMPT] * 2, [MIXED, MIXED]), "got none such among 2 answers to 1 prompts"),
+        (([PROMPT] * 2, ["", "no ."]), "got none such"),
+        (([PROMPT] * 2, [MIXED, ""], 0), "draws must be at least 1, got 0"),
+        ((["hello"], [MIXED]), "about a subject of the encyclopedia of people"),
+    ],
+)
+def test_sentences_that_cannot_be_exchanged(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        exchange_sentences(PEOPLE, *arguments)
+
+
 # -- Pairs -----------------------------------------------------------------------------------------
 
 
@@ -282,6 +376,53 @@ def test_few_pairs_take_the_best_with_the_worst():
 def test_scores_that_make_no_pairs(arguments, message):
     with pytest.raises(ValueError, match=f"pairs_from_scores: .*{message}"):
         pairs_from_scores(*arguments)
+
+
+def lengths(prompts, responses):
+    return np.array([len(response) for response in responses], dtype=float)
+
+
+def test_the_longer_response_is_chosen_and_ties_make_no_pair():
+    pairs = pairs_by_margin(["x", "x", "y"], ["a", "bbb", "cc"], ["aa", "b", "dd"], lengths, 5)
+    assert sorted(map(tuple, pairs)) == [("x", "aa", "a"), ("x", "bbb", "b")]
+
+
+def test_pairs_are_drawn_in_proportion_to_their_margins():
+    first, second = ["a", "b" * 2, "c" * 4], ["a" * 2, "b" * 5, "c" * 10]  # margins 1, 3, 6
+    drawn = Counter(
+        pairs_by_margin(["x"] * 3, first, second, lengths, 1, seed)[0].rejected[0]
+        for seed in range(2000)
+    )
+    for letter, margin in zip("abc", (1, 3, 6), strict=True):
+        p = margin / 10
+        assert abs(drawn[letter] / 2000 - p) < 5 * math.sqrt(p * (1 - p) / 2000)
+    two = [pairs_by_margin(["x"] * 3, first, second, lengths, 2, seed) for seed in range(300)]
+    assert all(len({tuple(pair) for pair in pairs}) == 2 for pairs in two)
+    assert pairs_by_margin(["x"] * 3, first, second, lengths, 2, 7) == two[7]
+    assert len({tuple(map(tuple, pairs)) for pairs in two}) == 6  # any two, in any order
+
+
+def test_few_pairs_of_each_prompt():
+    prompts = [x for x in "xyz" for _ in range(9)]
+    first = [f"{x}{i}" for i, x in enumerate(prompts)]
+    pairs = pairs_by_margin(prompts, first, [text + "!" for text in first], lengths, 4)
+    assert Counter(pair.prompt for pair in pairs) == {"x": 4, "y": 4, "z": 4}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((["x"], ["a"], ["b"], lengths, 1), "prefers nothing, and there are no pairs"),
+        ((["x"], ["a", "b"], ["b"], lengths, 1), "equally many"),
+        ((["x"], ["a"], ["b", "a"], lengths, 1), "equally many"),
+        ((["x"], ["a"], ["bb"], lengths, 0), "per_prompt must be at least 1, got 0"),
+        ((["x"], ["a"], ["bb"], lambda p, r: np.array([math.nan]), 1), "1 finite scores"),
+        ((["x"], ["a"], ["bb"], lambda p, r: np.zeros(2), 1), "got differences of shape"),
+    ],
+)
+def test_couples_that_make_no_pairs(arguments, message):
+    with pytest.raises(ValueError, match=f"pairs_by_margin: .*{message}"):
+        pairs_by_margin(*arguments)
 
 
 # -- Means -----------------------------------------------------------------------------------------
