@@ -1,0 +1,123 @@
+"""What sweeps have in common: one JSON file a run, with everything that it was made by.
+
+    {"command": ..., "settings": {...}, "versions": {...}, "run": {...}}
+
+A file is written as a whole or not at all. A sweep that was stopped therefore goes on by doing the
+runs that have no file yet, and a lesson reads whatever files there are.
+
+Left out on purpose: a plan of the runs, and what is in one. Each sweep has its own.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rlhf_lessons.models.checkpoints import replace_file
+
+__all__ = ["is_done", "read_runs", "write_run"]
+
+Run = TypeVar("Run")
+
+PACKAGES = ("numpy", "torch", "transformers", "tokenizers")
+
+
+def write_run(
+    path: Path, run: Mapping[str, Any], *, command: str, settings: Mapping[str, Any]
+) -> None:
+    """Keep a run.
+
+    Args:
+        path: its file; the folder is made where it is missing.
+        run: what was measured, as JSON values.
+        command: what to type to make it again.
+        settings: what it has in common with the other runs, as JSON values.
+
+    Raises:
+        ValueError: a number is not finite, which JSON cannot hold.
+        OSError: the file cannot be written; what was there before is unchanged.
+    """
+    from importlib.metadata import version
+
+    versions = {"python": sys.version.split()[0], **{name: version(name) for name in PACKAGES}}
+    values = {"command": command, "settings": settings, "versions": versions, "run": run}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def is_done(path: Path, settings: Mapping[str, Any]) -> bool:
+    """Say whether a run has its file.
+
+    Args:
+        path: where the file would be.
+        settings: what the run would be made with.
+
+    Returns:
+        False where there is no file.
+
+    Raises:
+        ValueError: the file is no run, or was made with other settings; the message names them. It
+            is for a person to decide which of the two to keep.
+    """
+    if not path.is_file():
+        return False
+    made_with = _read("is_done", path)["settings"]
+    expected = json.loads(json.dumps(settings))
+    if made_with != expected:
+        changed = sorted(
+            name
+            for name in {*made_with, *expected}
+            if made_with.get(name) != expected.get(name)
+            or (name in made_with) != (name in expected)
+        )
+        raise ValueError(
+            f"is_done: {path} was made with other settings ({', '.join(changed)}); delete it to "
+            f"make it again, or write to another folder"
+        )
+    return True
+
+
+def read_runs(folder: Path, make: Callable[..., Run], command: str) -> list[Run]:
+    """Read the runs of a folder.
+
+    Args:
+        folder: where their files are.
+        make: what a run becomes, called with its fields by name.
+        command: what makes the runs, for the message where there are none.
+
+    Returns:
+        The runs in the order of their file names.
+
+    Raises:
+        FileNotFoundError: there are none.
+        ValueError: a file is no run; the message names it.
+    """
+    paths = sorted(folder.glob("*.json"))
+    if not paths:
+        raise FileNotFoundError(
+            f"read_runs: {folder} must hold runs, got none; make them: {command}"
+        )
+    runs = []
+    for path in paths:
+        try:
+            runs.append(make(**_read("read_runs", path)["run"]))
+        except TypeError as error:
+            raise ValueError(f"read_runs: {path} is no run of this sweep: {error}") from error
+    return runs
+
+
+def _read(where: str, path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{where}: {path} is no run: {error}") from error
+    if (
+        not isinstance(values, dict)
+        or not isinstance(values.get("settings"), dict)
+        or not (isinstance(values.get("run"), dict))
+    ):
+        raise ValueError(f"{where}: {path} is no run: it must hold settings and a run")
+    return values

@@ -1,0 +1,64 @@
+"""One file a run: written as a whole, taken up again, refused when it is another sweep's."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import pytest
+
+from rlhf_lessons.evaluation.sweeps import is_done, read_runs, write_run
+
+SETTINGS = {"steps": 3, "betas": (0.1, 0.2)}
+
+
+@dataclass(frozen=True)
+class Run:
+    seed: int
+    curve: list[float]
+
+
+def test_a_run_comes_back_with_what_it_was_made_by(tmp_path):
+    for seed in (1, 0):
+        path = tmp_path / "runs" / f"seed{seed}.json"
+        write_run(path, {"seed": seed, "curve": [0.5]}, command="make it", settings=SETTINGS)
+    assert read_runs(path.parent, Run, "make it") == [Run(0, [0.5]), Run(1, [0.5])]
+    values = json.loads(path.read_text(encoding="utf-8"))
+    assert values["command"] == "make it" and values["settings"]["steps"] == 3
+    assert set(values["versions"]) == {"python", "numpy", "torch", "transformers", "tokenizers"}
+
+
+def test_a_run_is_done_once(tmp_path):
+    path = tmp_path / "run.json"
+    assert not is_done(path, SETTINGS)
+    write_run(path, {"seed": 0, "curve": []}, command="", settings=SETTINGS)
+    assert is_done(path, SETTINGS)  # a tuple comes back from JSON as a list
+    with pytest.raises(ValueError, match=r"made with other settings \(betas, size\); delete it"):
+        is_done(path, {"steps": 3, "betas": (0.1,), "size": None})
+
+
+def test_an_interrupted_write_leaves_nothing(tmp_path):
+    path = tmp_path / "run.json"
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_run(path, {"loss": float("nan")}, command="", settings={})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "run.json is no run"),
+        ("[]", "must hold settings and a run"),
+        ('{"run": {}}', "must hold settings and a run"),
+        ('{"settings": {}, "run": {"seed": 1}}', "no run of this sweep: .*curve"),
+    ],
+)
+def test_what_is_no_run_is_named(tmp_path, text, message):
+    (tmp_path / "run.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        read_runs(tmp_path, Run, "")
+
+
+def test_no_runs_say_how_to_make_them(tmp_path):
+    with pytest.raises(FileNotFoundError, match="must hold runs, got none; make them: do it"):
+        read_runs(tmp_path, Run, "do it")
