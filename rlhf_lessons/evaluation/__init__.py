@@ -69,6 +69,7 @@ from rlhf_lessons.evaluation.preferences import (
     preference_calibration,
     preference_features,
 )
+from rlhf_lessons.evaluation.sentiment import SentimentRun, SentimentSettings, run_sentiment
 from rlhf_lessons.evaluation.trust_region import (
     DirectionProfile,
     SurrogateBound,
@@ -100,6 +101,8 @@ __all__ = [
     "PowerLaw",
     "Rates",
     "ReferenceJudge",
+    "SentimentRun",
+    "SentimentSettings",
     "SurrogateBound",
     "WinRate",
     "agreement",
@@ -134,6 +137,7 @@ __all__ = [
     "profile_direction",
     "run_frontier",
     "run_ppo_sweep",
+    "run_sentiment",
     "sample_about",
     "sample_answers",
     "sampled_rates",

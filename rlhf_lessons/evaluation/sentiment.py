@@ -1,0 +1,718 @@
+"""The DPO paper's sentiment experiment as one command (lesson 8).
+
+    python -m rlhf_lessons run sentiment --method dpo --beta 0.1               offline, on a CPU
+    python -m rlhf_lessons run sentiment --policy gpt2 --data imdb --method dpo --beta 0.1
+
+A policy continues the first 2 to 8 tokens of a film review; a judge says how positive the whole is.
+Each stage is a function of this package, and what it makes is kept in the folder of the run:
+
+    sft/            the policy, fine-tuned on reviews: the reference π_ref
+    pairs.jsonl     4 continuations of each prompt, 6 pairs, labelled by the judge's scores
+    reward_model/   learned from the pairs; ppo and bon optimise it
+    model/          the result of sft, rm, dpo or ppo
+    results.json    settings, versions, command; reward and KL on the way and at the end
+    plot.png        the same as a picture
+
+The same command goes on where it was stopped. Texts are cut after the last sentence that fits, so
+that responses learn to end; the paper cuts them anywhere.
+
+Left out on purpose: several devices, and a search over settings. For other texts than the offline
+world's they are the paper's where it names them (pairs, β, batch and learning rate of DPO), else a
+start.
+
+Source: Rafailov et al. 2023, "Direct Preference Optimization", section 6.1 and appendix C.1.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations, cycle, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rlhf_lessons import formulas
+from rlhf_lessons.evaluation.best_of_n import best_of_n, best_of_n_curve
+from rlhf_lessons.evaluation.frontier import frontier_point, versions
+from rlhf_lessons.evaluation.preferences import preference_accuracy
+from rlhf_lessons.models import (
+    LanguagePolicy,
+    RewardModel,
+    SequenceClassifierJudge,
+    ValueHead,
+    list_checkpoints,
+    load_policy,
+)
+from rlhf_lessons.models.checkpoints import replace_file
+from rlhf_lessons.training import (
+    DPOSettings,
+    PPOSettings,
+    RewardSettings,
+    SupervisedSettings,
+    held_out_nll,
+    train_dpo,
+    train_ppo,
+    train_reward_model,
+    train_sft,
+)
+from rlhf_lessons.worlds import (
+    Preference,
+    drop_equal_pairs,
+    load_preferences,
+    load_texts,
+    preference_probability,
+    reviews,
+    save_preferences,
+    split_openings,
+)
+
+__all__ = ["SentimentRun", "SentimentSettings", "run_sentiment"]
+
+Judge = Callable[[Sequence[str], Sequence[str]], Any]
+
+# What holds where nothing is given, for the offline world on a CPU and for other texts with a model
+# of the size of gpt2 on one GPU: of the whole run, then of each method and of the stages before it.
+SENTIMENT_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "reviews": {
+        "run": {"policy": "reviews-sft", "judge": "gold", "prompts": 1000, "reward_steps": 250},
+        "sft": {"steps": 400, "batch_size": 32, "learning_rate": 3e-3},
+        "rm": {"steps": 250, "batch_size": 32, "learning_rate": 1e-3},
+        "dpo": {"steps": 125, "batch_size": 32, "learning_rate": 1e-3},
+        "ppo": {"steps": 40, "batch_size": 64, "learning_rate": 1e-3},
+        "bon": {"samples": 64},
+    },
+    "texts": {
+        "run": {
+            "policy": "gpt2", "judge": "siebert/sentiment-roberta-large-english",
+            "prompts": 25_000, "reward_steps": 2400, "label_temperature": 0.0,
+        },
+        "sft": {"steps": 800, "batch_size": 32, "learning_rate": 5e-5},
+        "rm": {"steps": 2400, "batch_size": 64, "learning_rate": 1e-5},
+        "dpo": {"steps": 2400, "batch_size": 64, "learning_rate": 1e-6, "accumulate": 4},
+        "ppo": {"steps": 200, "batch_size": 256, "learning_rate": 1.4e-5},
+        "bon": {"samples": 256},
+    },
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SentimentSettings:
+    """What a run of the experiment depends on.
+
+    Attributes:
+        method: sft, rm (the reward model alone), dpo, ppo, or bon (best-of-n).
+        policy: the causal language model: a shipped model, a folder, or a name of the hub.
+        data: the texts: reviews (the offline world), a name of the hub such as imdb, a JSONL file,
+            or a folder with train.jsonl and test.jsonl.
+        text_column: column of the texts.
+        label_column: column of 0 (blame) and 1 (praise), to say how often the judge agrees; empty
+            for none.
+        judge: what scores a text: gold (the offline world's reward), or folder or hub name of a
+            sequence classifier, whose log-odds of "positive" are the reward.
+        reward: what ppo and bon optimise: learned (a reward model of the pairs) or judge.
+        beta: KL strength β of dpo and ppo, above 0, in reward per nat.
+        steps: updates of the method; for ppo cycles: 4 passes over a batch, 64 responses per
+            update; nothing for bon.
+        batch_size: examples or pairs per update, for ppo responses per cycle.
+        accumulate: parts that an update is computed in: less memory, the same numbers.
+        learning_rate: highest step size of the method.
+        sft_steps: updates of fine-tuning before rm, dpo, ppo and bon; 0 takes the policy as it is.
+        reward_steps: updates of the reward model before ppo and bon.
+        prompts: prompts to train on; the pairs continue them.
+        completions: continuations of each prompt, 2 or more; every two of them make a pair.
+        label_temperature: T in reward: the first of a pair is preferred with probability σ((r₁ −
+            r₂)/T); 0 prefers the higher score always.
+        n: most responses that bon draws for a prompt.
+        max_new_tokens: most tokens of a response, its end token included.
+        samples: responses that measure reward and KL; for bon prompts, n responses to each.
+        measure_every: steps between two measurements, and between two checkpoints.
+        bf16: whether models compute in bfloat16; weights stay float32.
+        device: cpu, cuda, cuda:1, ...
+        seed: of prompts, samples, labels and training.
+    """
+
+    method: str = "dpo"
+    policy: str = "reviews-sft"
+    data: str = "reviews"
+    text_column: str = "text"
+    label_column: str = ""
+    judge: str = "gold"
+    reward: str = "learned"
+    beta: float = 0.1
+    steps: int = 125
+    batch_size: int = 32
+    accumulate: int = 1
+    learning_rate: float = 1e-3
+    sft_steps: int = 0
+    reward_steps: int = 250
+    prompts: int = 1000
+    completions: int = 4
+    label_temperature: float = 1.0
+    n: int = 64
+    max_new_tokens: int = 48
+    samples: int = 1024
+    measure_every: int = 15
+    bf16: bool = False
+    device: str = "cpu"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        lowest = {"sft_steps": 0, "seed": 0, "prompts": 2, "completions": 2, "samples": 2}
+        wanted: dict[str, tuple[bool, str]] = {
+            "method": (self.method in SENTIMENT_METHODS, f"one of {', '.join(SENTIMENT_METHODS)}"),
+            "reward": (self.reward in ("learned", "judge"), "learned or judge"),
+            "judge": (
+                self.judge != "gold" or self.data == "reviews",
+                f"a sequence classifier for {self.data}, since gold reads the offline world alone",
+            ),
+            "label_temperature": (0 <= self.label_temperature < math.inf, "0 or more, and finite"),
+        }
+        for field in dataclasses.fields(self):
+            value, least = getattr(self, field.name), lowest.get(field.name, 1)
+            if type(field.default) is int:
+                right = isinstance(value, int) and not isinstance(value, bool) and value >= least
+                wanted[field.name] = right, f"a whole number ≥ {least}"
+            elif type(field.default) is float and field.name not in wanted:
+                wanted[field.name] = 0 < value < math.inf, "above 0, and finite"
+        for name, (right, expected) in wanted.items():
+            if not right:
+                got = getattr(self, name)
+                raise ValueError(f"SentimentSettings: {name} must be {expected}, got {got!r}")
+
+    @classmethod
+    def preset(cls, **given: Any) -> SentimentSettings:
+        """Fill in what is not given: small for the offline world, one GPU for other texts.
+
+        Args:
+            **given: fields; None counts as not given.
+
+        Returns:
+            the settings.
+
+        Raises:
+            ValueError: if a field is out of its range.
+        """
+        given = {name: value for name, value in given.items() if value is not None}
+        method, data = given.get("method", cls.method), given.get("data", cls.data)
+        preset = SENTIMENT_PRESETS["reviews" if data == "reviews" else "texts"]
+        values = {**preset["run"], **preset.get(method, {})}
+        if data == "reviews" and method == "sft":
+            values["policy"] = "reviews-base"
+        if data == "imdb":
+            values["label_column"] = "label"
+        values["device"] = "cuda" if torch.cuda.is_available() else "cpu"
+        values.update(given)
+        values.setdefault("bf16", data != "reviews" and values["device"].startswith("cuda"))
+        ready = method == "sft" or values["policy"] == "reviews-sft"
+        values.setdefault("sft_steps", 0 if ready else preset["sft"]["steps"])
+        values.setdefault("measure_every", max(1, values.get("steps", cls.steps) // 8))
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class SentimentRun:
+    """What came out, and how: the content of ``results.json``.
+
+    Attributes:
+        settings: of the run.
+        versions: of Python and the libraries.
+        command: what was typed.
+        finished: whether the run came to its end.
+        judge_accuracy: share of labelled texts to which the judge's sign gives their label; None
+            without labels.
+        points: what was measured, in order. Each has its ``step`` (for bon n); 0 is before the
+            method. Policies have ``reward``, ``reward_error``, ``kl`` and ``kl_error`` (nats per
+            response), and sft ``held_out_loss`` (nats per token); rm has ``held_out_loss`` (nats
+            per pair) and ``held_out_accuracy``.
+        texts: a few (prompt, response, reward) of the last policy.
+    """
+
+    settings: SentimentSettings
+    versions: dict[str, str]
+    command: str = ""
+    finished: bool = False
+    judge_accuracy: float | None = None
+    points: tuple[dict[str, float], ...] = ()
+    texts: tuple[tuple[str, str, float], ...] = ()
+
+    def table(self) -> str:
+        """Give what came out as lines of text."""
+        method, points = self.settings.method, self.points
+        beta = f", β = {self.settings.beta:g}" if method in ("dpo", "ppo") else ""
+        lines = [f"{method}{beta} from {self.settings.policy} on {self.settings.data}"]
+        for point in points if method == "bon" else (points[0], points[-1]):
+            step = point["step"]
+            line = f"  {f'best of {step}' if method == 'bon' else f'step {step}':<11}"
+            if "kl" in point:
+                line += f" reward {point['reward']:+7.3f} ± {point['reward_error']:.3f}"
+                line += f"   KL {point['kl']:7.3f} ± {point['kl_error']:.3f} nats per response"
+            if "held_out_loss" in point:
+                line += f"   held-out loss {point['held_out_loss']:.3f} nats"
+            if "held_out_accuracy" in point:
+                line += f", {point['held_out_accuracy']:.1%} of pairs right"
+            lines.append(line)
+        if self.judge_accuracy is not None:
+            lines.append(f"  the judge agrees with {self.judge_accuracy:.1%} of the labels")
+        lines += [f"  {reward:+.2f} [{x}] {y}" for x, y, reward in self.texts]
+        return "\n".join(lines)
+
+
+def run_sentiment(
+    settings: SentimentSettings,
+    folder: str | os.PathLike[str],
+    *,
+    command: str = "",
+    progress: bool = False,
+) -> SentimentRun:
+    """Do the experiment, or go on with it where it was stopped.
+
+    Args:
+        settings: what to do.
+        folder: where everything is kept.
+        command: what was typed, for the record.
+        progress: whether to show bars.
+
+    Returns:
+        What came out.
+
+    Raises:
+        OSError: the folder cannot be written, or a model or data set cannot be reached.
+        ValueError: the folder holds a run with other settings, or a stage refuses its input.
+        FloatingPointError: a loss is NaN or infinite.
+    """
+    experiment = _Experiment(settings, Path(folder).expanduser(), command, progress)
+    if not experiment.run.finished:
+        experiment.read()
+        SENTIMENT_METHODS[settings.method](experiment)
+        _plot(experiment.run, experiment.folder / "plot.png")
+        shutil.rmtree(experiment.checkpoints, ignore_errors=True)
+        experiment.record(finished=True)
+    return experiment.run
+
+
+class _Experiment:
+    """The stages of a run: each is made when it is needed, or read back from the folder."""
+
+    def __init__(
+        self, settings: SentimentSettings, folder: Path, command: str, progress: bool
+    ) -> None:
+        self.settings, self.folder, self.progress = settings, folder, progress
+        self.checkpoints, self.results = folder / "checkpoints", folder / "results.json"
+        self.run = SentimentRun(settings, versions(), command)
+        if self.results.exists():
+            self.run = self._taken_up()
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.record()
+
+    def _taken_up(self) -> SentimentRun:
+        now = dataclasses.asdict(self.settings)
+        try:
+            values = json.loads(self.results.read_text(encoding="utf-8"))
+            then = values["settings"]
+            points, texts = tuple(values["points"]), tuple(map(tuple, values["texts"]))
+            run = SentimentRun(
+                **{**values, "settings": self.settings, "points": points, "texts": texts}
+            )
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"run_sentiment: {self.results} is no record of a run: {error}. Give another --out"
+            ) from error
+        changed = [name for name in now if then.get(name) != now[name]]
+        if changed and list(self.folder.iterdir()) == [self.results]:
+            return self.run  # that run failed before it made anything
+        if changed:
+            what = "; ".join(f"{name} was {then.get(name)}, is {now[name]}" for name in changed)
+            raise ValueError(
+                f"run_sentiment: {self.folder} holds a run with other settings: {what}. Give the "
+                f"first ones, or another --out"
+            )
+        return run
+
+    def record(self, **changes: Any) -> None:
+        """Change the record, and write it."""
+        self.run = dataclasses.replace(self.run, **changes)
+        text = json.dumps(dataclasses.asdict(self.run), ensure_ascii=False, indent=1)
+        replace_file(self.results, text + "\n")
+
+    # -- What is read ------------------------------------------------------------------------------
+
+    def read(self) -> tuple:
+        """Read model, texts and judge, so that what is wrong is found before hours of training."""
+        return self.start, self.examples, self.judge
+
+    def load(self, name: str) -> LanguagePolicy:
+        """Load a policy, in float32 and ready to be trained."""
+        data = self.settings.data
+        if name not in {checkpoint.name for checkpoint in list_checkpoints()}:
+            policy = _reached("policy", name, LanguagePolicy.from_pretrained)
+        elif data == "reviews":
+            policy = load_policy(name)
+        else:
+            raise ValueError(
+                f"run_sentiment: policy must know the words of {data}, got {name}, which knows "
+                f"those of the offline world alone; gpt2 is one"
+            )
+        policy.model.to(self.settings.device, torch.float32)
+        return policy
+
+    @cached_property
+    def start(self) -> LanguagePolicy:
+        return self.load(self.settings.policy)
+
+    @cached_property
+    def texts(self) -> tuple[list, list]:
+        """Texts to train on and to measure on, in an order of the seed's."""
+        s = self.settings
+
+        def read(data: str) -> tuple[list, list]:
+            return load_texts(data, text_column=s.text_column, label_column=s.label_column or None)
+
+        random, parts = np.random.default_rng(s.seed), _reached("data", s.data, read)
+        return tuple([part[i] for i in random.permutation(len(part))] for part in parts)
+
+    @cached_property
+    def examples(self) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+        """(prompt, response) to train on and to measure on."""
+        s = self.settings
+        if s.data == "reviews":
+            count = max(s.prompts, 20_000 if s.method == "sft" or s.sft_steps else 0)
+            return (
+                reviews.sample_reviews(count, seed=1000 + 10 * s.seed),
+                reviews.sample_reviews(s.samples, seed=900_000),
+            )
+        found = []
+        for part in self.texts:
+            rows = [row.text for row in part]
+            read = self.start.tokenizer(
+                rows, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+            )
+            ends = [[end for _, end in offsets] for offsets in read["offset_mapping"]]
+            found.append(split_openings(rows, ends, s.max_new_tokens, s.seed))
+        return tuple(found)
+
+    @property
+    def prompts(self) -> list[str]:
+        return [prompt for prompt, _ in self.examples[0][: self.settings.prompts]]
+
+    @property
+    def measured_prompts(self) -> list[str]:
+        return [prompt for prompt, _ in islice(cycle(self.examples[1]), self.settings.samples)]
+
+    @cached_property
+    def judge(self) -> Judge:
+        s = self.settings
+        if s.judge == "gold":
+            return reviews.gold_reward
+        tokenizer = self.start.tokenizer
+        word = tokenizer.decode(tokenizer(" a", add_special_tokens=False)["input_ids"])
+        # Some tokenizers drop the space that a response begins with.
+        separator = "" if s.data != "reviews" and word.startswith(" ") else " "
+
+        def load(name: str) -> SequenceClassifierJudge:
+            return SequenceClassifierJudge.from_pretrained(
+                name, device=s.device, bf16=s.bf16, separator=separator
+            )
+
+        judge = _reached("judge", s.judge, load)
+        if s.label_column and self.run.judge_accuracy is None:
+            rows = self.texts[1][:512]
+            praised = judge([""] * len(rows), [row.text for row in rows]) > 0
+            agreed = [a == row.label for a, row in zip(praised.tolist(), rows, strict=True)]
+            self.record(judge_accuracy=sum(agreed) / len(agreed))
+        return judge
+
+    # -- The stages before the method --------------------------------------------------------------
+
+    def stage(self, name: str, steps: int = 0) -> dict[str, Any]:
+        """Settings of a loop: the run's for its method, the preset's for a stage before it."""
+        s = self.settings
+        own = SENTIMENT_PRESETS["reviews" if s.data == "reviews" else "texts"][name]
+        if s.method == name:
+            own = {name: getattr(s, name) for name in ("batch_size", "learning_rate")}
+            steps, every = s.steps, s.measure_every
+        else:
+            every = max(1, steps // 8)
+        return {
+            "batch_size": own["batch_size"], "learning_rate": own["learning_rate"], "steps": steps,
+            "save_every": every, "accumulate": s.accumulate, "bf16": s.bf16, "seed": s.seed,
+        }  # fmt: skip
+
+    def fine_tuning(self, policy: LanguagePolicy, steps: int = 0) -> Iterator:
+        settings = SupervisedSettings(**self.stage("sft", steps))
+        return train_sft(policy, self.examples[0], settings, checkpoint=self.checkpoints)
+
+    def reward_learning(self, model: RewardModel, steps: int = 0) -> Iterator:
+        settings = RewardSettings(**self.stage("rm", steps))
+        return train_reward_model(model, self.pairs, settings, checkpoint=self.checkpoints)
+
+    def tuned(self) -> LanguagePolicy:
+        """Give the fine-tuned policy, ready to be trained on."""
+        s, folder = self.settings, self.folder / "sft"
+        if s.sft_steps == 0:
+            return self.load(s.policy)
+        if not (folder / "config.json").exists():
+            policy = self.load(s.policy)
+            self.follow(self.fine_tuning(policy, s.sft_steps), "sft")
+            policy.save_pretrained(folder)
+        return self.load(str(folder))
+
+    @cached_property
+    def reference(self) -> LanguagePolicy:
+        return self.tuned().copy()
+
+    def drawn(
+        self, prompts: Sequence[str], judge: Judge, n: int, seed: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Sample n responses of the reference to each prompt, and score them: (P, n) both."""
+        generator = torch.Generator(self.reference.device).manual_seed(seed)
+        size, found = max(1, 256 // n), []
+        with self.bar("sample", len(prompts), "prompt") as bar:
+            for first in range(0, len(prompts), size):
+                part, longest = prompts[first : first + size], self.settings.max_new_tokens
+                found.append(
+                    best_of_n(
+                        self.reference, part, judge, n, max_new_tokens=longest, generator=generator
+                    )
+                )
+                bar.update(len(part))
+        candidates = np.array([row for best in found for row in best.candidates], dtype=object)
+        return candidates, np.concatenate([best.candidate_scores for best in found])
+
+    def labelled(self, prompts: list[str], name: str, seed: int) -> list[Preference]:
+        """Label every two continuations of a prompt, once; the file keeps them."""
+        s, path = self.settings, self.folder / name
+        if not path.exists():
+            texts, scores = self.drawn(prompts, self.judge, s.completions, seed)
+            i, j = map(list, zip(*combinations(range(s.completions), 2), strict=True))
+            firsts, seconds = texts[:, i].ravel(), texts[:, j].ravel()
+            chances = preference_probability(
+                scores[:, i].ravel(), scores[:, j].ravel(), s.label_temperature
+            )
+            first_won = np.random.default_rng(seed).random(len(chances)) < chances
+            pairs = zip(
+                np.repeat(prompts, len(i)).tolist(),
+                np.where(first_won, firsts, seconds),
+                np.where(first_won, seconds, firsts),
+                strict=True,
+            )
+            kept, _ = drop_equal_pairs(p for p in pairs if p[1].strip() and p[2].strip())
+            save_preferences(path, kept)
+        return load_preferences(path)
+
+    @property
+    def _held_out(self) -> int:
+        return min(128, max(1, len(self.prompts) // 10))
+
+    @cached_property
+    def pairs(self) -> list[Preference]:
+        return self.labelled(self.prompts[self._held_out :], "pairs.jsonl", 2 * self.settings.seed)
+
+    @cached_property
+    def held_out_pairs(self) -> list[Preference]:
+        prompts = self.prompts[: self._held_out]
+        return self.labelled(prompts, "held_out_pairs.jsonl", 2 * self.settings.seed + 1)
+
+    @cached_property
+    def reward(self) -> Judge:
+        """What ppo and bon optimise."""
+        if self.settings.reward == "judge":
+            return self.judge
+        folder = self.folder / "reward_model"
+        if not (folder / "config.json").exists():
+            model = RewardModel.from_policy(self.reference)
+            self.follow(self.reward_learning(model, self.settings.reward_steps), "rm")
+            model.save_pretrained(folder)
+        model = RewardModel.from_pretrained(folder)
+        model.model.to(self.settings.device)
+        return lambda prompts, responses: model.score(prompts, responses).cpu()
+
+    # -- Following a loop --------------------------------------------------------------------------
+
+    def bar(self, what: str, total: int, unit: str) -> Any:
+        from tqdm import tqdm
+
+        return tqdm(total=total, desc=what, unit=unit, disable=not self.progress)
+
+    def follow(
+        self, loop: Iterator, name: str, measure: Callable[[int], dict[str, float]] | None = None
+    ) -> None:
+        """Run a loop; measure before it, on the way, and at its end."""
+        s, missing = self.settings, []
+        if measure:
+            # Stopped between a checkpoint and its measurement, a run measures the step after it.
+            steps = [point["step"] for point in self.run.points]
+            missing = [
+                due
+                for due in [*range(0, s.steps, s.measure_every), s.steps]
+                if not any(due <= step < due + s.measure_every for step in steps)
+            ]
+        if missing and missing[0] == 0:
+            self.record(points=(measure(missing.pop(0)),))
+        with self.bar(name, 0, "step") as bar:
+            for record in loop:
+                bar.total = record.total
+                bar.update(record.step - bar.n)
+                if missing and missing[0] <= record.step:
+                    missing = [due for due in missing if due > record.step]
+                    self.record(points=(*self.run.points, measure(record.step)))
+        if missing:
+            self.record(points=(*self.run.points, measure(s.steps)))
+
+    def train(
+        self, policy: LanguagePolicy, reference: LanguagePolicy, loop: Iterator, **more: Callable
+    ) -> None:
+        """Train a policy, place it on the plane of KL and reward on the way, and save it."""
+        s = self.settings
+        # The logits of a forward pass, (B, T, V) in float32, stay below half a gigabyte.
+        rows = 2**27 // (s.max_new_tokens * policy.vocabulary_size)
+
+        def measure(step: int) -> dict[str, float]:
+            found = frontier_point(
+                policy, reference, self.measured_prompts, judge=self.judge, seed=s.seed, texts=4,
+                max_new_tokens=s.max_new_tokens, batch_size=min(512, max(1, rows)),
+            )  # fmt: skip
+            self.record(texts=found.texts)
+            names = ("reward", "reward_error", "kl", "kl_error")
+            own = {name: function() for name, function in more.items()}
+            return {"step": step, **{name: getattr(found, name) for name in names}, **own}
+
+        self.follow(loop, s.method, measure)
+        policy.save_pretrained(self.folder / "model")
+
+
+def _reached(option: str, name: str, load: Callable[[str], Any]) -> Any:
+    """Load by name; what cannot be reached is named with the option and the way without it."""
+    try:
+        return load(name)
+    except (OSError, ModuleNotFoundError) as error:
+        kind = ModuleNotFoundError if isinstance(error, ModuleNotFoundError) else OSError
+        raise kind(
+            f"--{option} {name}: {error}\nWithout network and data: "
+            f"python -m rlhf_lessons run sentiment --method dpo"
+        ) from error
+    except ValueError as error:
+        if "end token" not in str(error):
+            raise
+        raise ValueError(
+            f"--{option} {name}: {error}. Save it so in a folder (tokenizer.save_pretrained, "
+            f"model.save_pretrained), and give that to --{option}"
+        ) from error
+
+
+# --- the methods ----------------------------------------------------------------------------------
+
+
+def _sft(run: _Experiment) -> None:
+    policy, held_out = run.start, run.examples[1][:512]
+    loss = lambda: held_out_nll(policy, held_out)  # noqa: E731
+    run.train(policy, policy.copy(), run.fine_tuning(policy), held_out_loss=loss)
+
+
+def _rm(run: _Experiment) -> None:
+    model, held_out = RewardModel.from_policy(run.reference), run.held_out_pairs
+
+    def measure(step: int) -> dict[str, float]:
+        prompts, chosen, rejected = zip(*held_out, strict=True)
+        won, lost = model.score(prompts, chosen).cpu(), model.score(prompts, rejected).cpu()
+        loss = float(formulas.bradley_terry_loss(won, lost).mean())
+        return {
+            "step": step,
+            "held_out_loss": loss,
+            "held_out_accuracy": preference_accuracy(won, lost),
+        }
+
+    run.follow(run.reward_learning(model), "rm", measure)
+    model.save_pretrained(run.folder / "model")
+
+
+def _dpo(run: _Experiment) -> None:
+    policy = run.tuned()
+    settings = DPOSettings(beta=run.settings.beta, **run.stage("dpo"))
+    loop = train_dpo(
+        policy, run.pairs, settings, reference=run.reference, checkpoint=run.checkpoints
+    )
+    run.train(policy, run.reference, loop)
+
+
+def _ppo(run: _Experiment) -> None:
+    policy, s, values = run.tuned(), run.settings, run.stage("ppo")
+    settings = PPOSettings(
+        beta=s.beta, cycles=values.pop("steps"), minibatch_size=min(64, s.batch_size),
+        final_learning_rate=s.learning_rate / 10, max_new_tokens=s.max_new_tokens, **values,
+    )  # fmt: skip
+    # Values on the policy's own body pull it about; they get one of their own.
+    loop = train_ppo(
+        policy, run.prompts, run.reward, settings, reference=run.reference,
+        value_head=ValueHead(run.tuned()), checkpoint=run.checkpoints,
+    )  # fmt: skip
+    run.train(policy, run.reference, loop)
+
+
+def _bon(run: _Experiment) -> None:
+    s, prompts = run.settings, run.measured_prompts
+    texts, proxy = run.drawn(prompts, run.reward, s.n, s.seed)
+    repeated = np.repeat(prompts, s.n).tolist()
+    gold = np.asarray(run.judge(repeated, texts.ravel().tolist()), np.float64).reshape(proxy.shape)
+    values = sorted({1 << k for k in range(s.n.bit_length())} | {s.n})
+    curve = best_of_n_curve(proxy, gold, values)
+    # The bound log n − (n − 1)/n is the KL itself where no two scores are equal.
+    columns = zip(values, curve.gold.tolist(), curve.gold_error, curve.kl_bound, strict=True)
+    points = [
+        {"step": n, "reward": r, "reward_error": float(e), "kl": float(kl), "kl_error": 0.0}
+        for n, r, e, kl in columns
+    ]
+    best = [(i, int(proxy[i].argmax())) for i in range(min(4, len(prompts)))]
+    kept = tuple((prompts[i], texts[i, k], round(float(gold[i, k]), 3)) for i, k in best)
+    run.record(points=tuple(points), texts=kept)
+
+
+SENTIMENT_METHODS: dict[str, Callable[[_Experiment], None]] = {
+    "sft": _sft, "rm": _rm, "dpo": _dpo, "ppo": _ppo, "bon": _bon,
+}  # fmt: skip
+
+
+def _plot(run: SentimentRun, path: Path) -> None:
+    """Draw what was measured over the steps, and a policy's way on the plane of KL and reward."""
+    from matplotlib.figure import Figure
+
+    s, steps = run.settings, [point["step"] for point in run.points]
+    unit = {"bon": "n", "ppo": "cycles"}.get(s.method, "updates")
+    panels = [
+        ("step", unit, "held_out_loss", "held-out loss (nats)"),
+        ("step", unit, "held_out_accuracy", "share of held-out pairs right"),
+        ("step", unit, "reward", "reward of the judge"),
+        ("step", unit, "kl", "KL (nats per response)"),
+        ("kl", "KL (nats per response)", "reward", "reward of the judge"),
+    ]
+    panels = [panel for panel in panels if panel[2] in run.points[0]]
+    figure = Figure(figsize=(4 * len(panels), 3.4), dpi=120, layout="constrained")
+    for axes, (x, x_label, y, y_label) in zip(figure.subplots(1, len(panels)), panels, strict=True):
+        xs, ys = ([point[name] for point in run.points] for name in (x, y))
+        errors = [point.get(f"{y}_error", 0.0) for point in run.points]
+        axes.errorbar(xs, ys, yerr=errors, fmt="o-", color="#0b6ba8", capsize=3, markersize=4)
+        axes.plot(xs[-1:], ys[-1:], "D", color="#c2410c", markersize=8)
+        axes.annotate(
+            f"{'n' if s.method == 'bon' else 'step'} {steps[-1]}: {ys[-1]:.3g}", (xs[-1], ys[-1]),
+            xytext=(-4, -22), textcoords="offset points", ha="right", color="#c2410c",
+        )  # fmt: skip
+        if s.method == "bon" and x == "step":
+            axes.set_xscale("log", base=2)
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        axes.margins(y=0.15)
+        axes.grid(alpha=0.3)
+    beta = f", β = {s.beta:g}" if s.method in ("dpo", "ppo") else ""
+    figure.suptitle(
+        f"{s.method}{beta}: {Path(s.policy).name} on {Path(s.data).name}, seed {s.seed}"
+    )
+    figure.savefig(path)

@@ -1,0 +1,132 @@
+"""``python -m rlhf_lessons run sentiment``: the options, the messages, the exit status (lesson 8).
+
+What an option means is said once, in ``SentimentSettings``; what is done, in ``sentiment``.
+
+Left out on purpose: settings files. The folder of a run holds its settings and its command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import inspect
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rlhf_lessons.evaluation import sentiment
+from rlhf_lessons.evaluation.sentiment import (
+    SENTIMENT_METHODS,
+    SENTIMENT_PRESETS,
+    SentimentSettings,
+    run_sentiment,
+)
+from rlhf_lessons.models import CheckpointError
+
+__all__: list[str] = []
+
+_COST = """
+What gpt2 (124 M weights) costs with these, computed and not measured:
+  memory  16 bytes a trained weight (float32: weight, gradient, Adam's two moments), 4 a weight that
+          is only read (reference; judge, 355 M), and 5 copies of the logits: 4 bytes for each of
+          rows x max-new-tokens x 50,257. dpo: 32 rows, 2.0 + 0.5 + 1.4 + 1.5 = 5.4 GB;
+          ppo: 64 rows and a value model to train, 4.0 + 0.5 + 1.9 + 3.1 = 9.5 GB.
+  work    6 operations a weight and token learned, 2 a weight and token read or sampled; rows have
+          56 tokens. dpo: 2400 updates of 128 rows 1.3e16, sft 1e15, reference 4e15, 100,000
+          samples and their judge 5e15, in all 2.4e16: 8 minutes at 50 TFLOP/s. Sampling goes
+          token by token and reaches far less, so reckon with half an hour.
+Out of memory: raise --accumulate, lower --max-new-tokens, add --bf16."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``python -m rlhf_lessons run``: a published experiment from the shell.
+
+    Args:
+        argv: the words after ``run``; None takes those of the command line.
+
+    Returns:
+        0 when all went well, 1 when something could not be read, written or trained, 130 when
+        Ctrl-C stopped it.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser, experiment = _parsers()
+    given = vars(parser.parse_args(words))
+    folder, _ = given.pop("out"), given.pop("experiment")
+    try:
+        settings = SentimentSettings.preset(**given)
+        torch.zeros(1, device=settings.device)
+    except ValueError as error:
+        experiment.error(str(error))
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        experiment.error(
+            f"device must be one that PyTorch finds, got {settings.device!r}: {reason}"
+        )
+    if folder is None:
+        beta = f"_beta{settings.beta:g}" if settings.method in ("dpo", "ppo") else ""
+        data = Path(settings.data).stem
+        folder = Path("runs") / f"sentiment_{data}_{settings.method}{beta}_seed{settings.seed}"
+    command = "python -m rlhf_lessons run " + shlex.join(words)
+    try:
+        run = run_sentiment(settings, folder, command=command, progress=True)
+    except KeyboardInterrupt:
+        print(
+            f"\nstopped; {folder} keeps everything up to the last checkpoint. To go on: {command}",
+            file=sys.stderr,
+        )
+        return 130
+    except (
+        CheckpointError, FloatingPointError, ModuleNotFoundError, OSError, ValueError,
+        torch.OutOfMemoryError,
+    ) as error:  # fmt: skip
+        print(error, file=sys.stderr)
+        return 1
+    print(f"{run.table()}\n  {folder}: {', '.join(sorted(p.name for p in folder.iterdir()))}")
+    return 0
+
+
+def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
+    parser = argparse.ArgumentParser(
+        prog="python -m rlhf_lessons run",
+        description="Repeat a published experiment with the loops of this package.",
+    )
+    experiments = parser.add_subparsers(dest="experiment", required=True, metavar="EXPERIMENT")
+    experiment = experiments.add_parser(
+        "sentiment",
+        usage="python -m rlhf_lessons run sentiment [--method METHOD] [--beta β] [options]",
+        help="the DPO paper's: continue film reviews more positively",
+        description=inspect.cleandoc(sentiment.__doc__).split("\n\nLeft out")[0],
+        epilog=f"where nothing is given:\n{_presets()}\n{_COST}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    described = inspect.getdoc(SentimentSettings).split("Attributes:\n")[1]
+    explained = dict(re.findall(r"^    (\w+): ((?:.|\n     )*)", described, re.MULTILINE))
+    for field in dataclasses.fields(SentimentSettings):
+        kind: dict[str, Any] = {"type": type(field.default), "metavar": field.name.upper()}
+        if isinstance(field.default, bool):
+            kind = {"action": argparse.BooleanOptionalAction}
+        if field.name == "method":
+            kind = {"choices": list(SENTIMENT_METHODS)}
+        text = " ".join(explained[field.name].split())
+        experiment.add_argument(f"--{field.name.replace('_', '-')}", help=text, **kind)
+    experiment.add_argument(
+        "--out",
+        type=Path,
+        help="folder of the run; runs/sentiment_..., named after data, method, β and seed",
+    )
+    return parser, experiment
+
+
+def _presets() -> str:
+    lines = []
+    for data, parts in SENTIMENT_PRESETS.items():
+        lines.append("  --data reviews, on a CPU" if data == "reviews" else "  other --data")
+        for name, values in parts.items():
+            options = (f"--{key.replace('_', '-')} {value}" for key, value in values.items())
+            lines.append(f"    {'' if name == 'run' else name:<4} {' '.join(options)}")
+    return "\n".join(lines)
