@@ -26,7 +26,9 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--save", help="folder for the trained policy")
     parser.add_argument("--beta", type=float, default=0.1, help="KL strength β: large stays near")
     parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--learning-rate", type=float, default=1e-5)
+    parser.add_argument(
+        "--learning-rate", type=float, default=1e-4, help="near 1e-5 for large models"
+    )
     given = parser.parse_args(words)
 
     pairs = load_preferences(given.pairs, drop_equal=True)  # names each bad line

@@ -41,27 +41,35 @@ def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--policy", default=CHECKPOINT_FOLDER / "facts-sft", help="name or folder")
     parser.add_argument("--save", help="folder for the trained policy")
-    parser.add_argument("--subjects", type=int, default=100, help="how many prompts to use")
+    parser.add_argument("--subjects", type=int, default=100, help="prompts to train on")
     parser.add_argument("--samples", type=int, default=6, help="answers sampled for each prompt")
     parser.add_argument("--max-new-tokens", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument(
+        "--learning-rate", type=float, default=1e-4, help="near 1e-5 for large models"
+    )
     given = parser.parse_args(words)
-    generator = torch.Generator().manual_seed(0)
-    prompts = PROMPTS[: given.subjects] * given.samples
-
     policy = LanguagePolicy.from_pretrained(given.policy)
-    responses = policy.sample(prompts, given.max_new_tokens, generator=generator).responses
-    scores = judge(prompts, responses)
+    asked, held_out = PROMPTS[: given.subjects], PROMPTS[given.subjects : 2 * given.subjects]
+    generator = torch.Generator().manual_seed(0)
+
+    def answer(prompts: list[str]) -> tuple[tuple[str, ...], list[int]]:
+        rollout = policy.sample(prompts, given.max_new_tokens, generator=generator)
+        return rollout.responses, judge(prompts, rollout.responses)
+
+    _, scores = answer(held_out)
     print(f"before: {sum(scores) / len(scores):+.2f} right minus wrong claims an answer")
 
+    prompts = asked * given.samples
+    responses, scores = answer(prompts)
     pairs = pairs_from_scores(prompts, responses, scores, per_prompt=given.samples // 2)
-    for step in train_dpo(policy, pairs, DPOSettings(steps=given.steps)):
+    settings = DPOSettings(steps=given.steps, learning_rate=given.learning_rate)
+    for step in train_dpo(policy, pairs, settings):
         if step.step % 20 == 0 or step.step == step.total:
             print(f"step {step.step} of {step.total}: loss {step.loss:.3f}, KL {step.kl:.2f} nats")
 
-    responses = policy.sample(prompts, given.max_new_tokens, generator=generator).responses
-    scores = judge(prompts, responses)
-    print(f"after: {sum(scores) / len(scores):+.2f} right minus wrong claims an answer")
+    _, scores = answer(held_out)
+    print(f"after: {sum(scores) / len(scores):+.2f}, on prompts that were not trained on")
     if given.save:
         policy.save_pretrained(given.save)
 

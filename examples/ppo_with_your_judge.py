@@ -36,7 +36,9 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--cycles", type=int, default=40)
     parser.add_argument("--batch-size", type=int, default=64, help="responses a cycle")
     parser.add_argument("--max-new-tokens", type=int, default=40)
-    parser.add_argument("--learning-rate", type=float, default=1e-4)
+    parser.add_argument(
+        "--learning-rate", type=float, default=1e-4, help="near 1e-5 for large models"
+    )
     given = parser.parse_args(words)
     prompts = (
         given.prompts.read_text().splitlines() if given.prompts else sample_prompts(256, seed=0)

@@ -25,7 +25,9 @@ def main(words: list[str] | None = None) -> None:
     )
     parser.add_argument("--save", help="folder for the reward model")
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--learning-rate", type=float, default=1e-4)
+    parser.add_argument(
+        "--learning-rate", type=float, default=1e-4, help="near 1e-5 for large models"
+    )
     given = parser.parse_args(words)
 
     pairs = load_preferences(given.pairs, drop_equal=True)  # names each bad line
