@@ -38,7 +38,13 @@ from typing import Any
 
 import torch
 
-from rlhf_lessons.models import LanguagePolicy, products, small_gpt2, word_tokenizer
+from rlhf_lessons.models import (
+    LanguagePolicy,
+    gpt2_body,
+    products,
+    small_gpt2,
+    word_tokenizer,
+)
 from rlhf_lessons.worlds import NoisyComparer, Preference, label_pairs, reviews
 
 BATCH = 32
@@ -78,6 +84,17 @@ def default_products() -> Iterator[None]:
         yield
     finally:
         products._onednn_keeps_float32 = suits
+
+
+@contextlib.contextmanager
+def ordinary_body() -> Iterator[None]:
+    """Make a block in which transformers' own forward pass runs, as for other families."""
+    plain = gpt2_body.is_plain
+    gpt2_body.is_plain = lambda model: False
+    try:
+        yield
+    finally:
+        gpt2_body.is_plain = plain
 
 
 def settings_of_trl(config: type, folder: str, steps: int, **changes: Any) -> Any:
@@ -189,6 +206,43 @@ def machine() -> dict[str, Any]:
     return {**versions, "cpu": cpu, "threads": 1, "load": round(load, 1), "command": command}
 
 
+# --- what each measure gives ----------------------------------------------------------------------
+
+
+def parts(
+    benchmark: str, size: str, make: Callable[[LanguagePolicy, list, int], Iterator], steps: int
+) -> None:
+    """Print the time of our step without the faster products, the written-out body, and both."""
+    both = contextlib.ExitStack
+    blocks = {
+        "ours": contextlib.nullcontext,
+        "default products": default_products,
+        "transformers' body": ordinary_body,
+        "neither": both,
+    }
+    loops = {}
+    for name in blocks:
+        loops[name] = make(gpt2(size), pairs(BATCH * 4), BATCH)
+    seconds: dict[str, list[float]] = {name: [] for name in blocks}
+    for _ in range(steps + 2):
+        for name, block in blocks.items():
+            with block() as stack:
+                if name == "neither":
+                    stack.enter_context(default_products())
+                    stack.enter_context(ordinary_body())
+                before = time.process_time()
+                next(loops[name])
+                seconds[name].append(time.process_time() - before)
+    line = {
+        "benchmark": f"{benchmark}, parts",
+        "model": size,
+        **{f"{n}, ms": round(1000 * statistics.median(s[2:]), 1) for n, s in seconds.items()},
+        "steps": steps,
+        **machine(),
+    }
+    print(json.dumps(line), flush=True)
+
+
 # --- growth ---------------------------------------------------------------------------------------
 
 
@@ -272,7 +326,8 @@ def run(
     )
     parser.add_argument("--model", choices=SIZES, nargs="*", default=list(SIZES))
     parser.add_argument("--trl", choices=settings, nargs="*", default=list(settings))
-    parser.add_argument("--steps", type=int, help="to measure; 12 for tiny and 4 for small")
+    parser.add_argument("--steps", type=int, help="to measure; 10 for tiny and 3 for small")
+    parser.add_argument("--parts", action="store_true", help="what each measure gives, ours alone")
     parser.add_argument("--growth", action="store_true", help="time and memory of ours alone")
     parser.add_argument("--point", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -283,8 +338,12 @@ def run(
     if arguments.growth:
         return growth(script)
     for size in arguments.model:
+        if arguments.parts:
+            steps = arguments.steps or (10 if size == "tiny" else 3)
+            parts(Path(script).stem, size, make, steps)
+            continue
         for activation in ("gelu_new", "gelu_pytorch_tanh")[: 2 if size == "tiny" else 1]:
             for setting in arguments.trl:
-                steps = arguments.steps or (12 if size == "tiny" else 4)
+                steps = arguments.steps or (10 if size == "tiny" else 3)
                 measure(size, setting, activation, steps)
     return None

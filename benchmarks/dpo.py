@@ -2,6 +2,7 @@
 
     python benchmarks/dpo.py                 # one JSON line a setting of TRL and model
     python benchmarks/dpo.py --model tiny --trl best --steps 30
+    python benchmarks/dpo.py --parts         # what each measure gives, ours alone
     python benchmarks/dpo.py --growth        # our time and memory by batch, length and model
 
 ``against_trl.py`` says how it is measured. Targets: 3.3 against TRL in float32, 2.2 against

@@ -2,6 +2,7 @@
 
     python benchmarks/reward_model.py        # one JSON line a setting of TRL and model
     python benchmarks/reward_model.py --model tiny --trl float32 --steps 30
+    python benchmarks/reward_model.py --parts         # what each measure gives, ours alone
     python benchmarks/reward_model.py --growth   # our time and memory by batch, length and model
 
 ``against_trl.py`` says how it is measured. The target is 2 against TRL in float32.

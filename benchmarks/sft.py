@@ -2,6 +2,7 @@
 
     python benchmarks/sft.py                 # one JSON line a setting of TRL and model
     python benchmarks/sft.py --model tiny --trl float32 --steps 30
+    python benchmarks/sft.py --parts         # what each measure gives, ours alone
     python benchmarks/sft.py --growth        # our time and memory by batch, length and model
 
 Both learn the response and its end token, not the prompt. ``against_trl.py`` says how it is

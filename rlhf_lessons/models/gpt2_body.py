@@ -37,8 +37,8 @@ def is_plain(model: torch.nn.Module) -> bool:
         *(type(model), gpt2.GPT2Model, gpt2.GPT2Block, gpt2.GPT2Attention, gpt2.GPT2MLP),
         *(gpt2.Conv1D, torch.nn.LayerNorm, torch.nn.Embedding, torch.nn.Linear),
         *(torch.nn.ModuleList, torch.nn.Dropout),
-        *{type(block.mlp.act) for block in model.transformer.h},
     )
+    activations = {type(block.mlp.act) for block in model.transformer.h}
     config = model.config
     return (
         model.dtype in (torch.float32, torch.float64)
@@ -48,8 +48,7 @@ def is_plain(model: torch.nn.Module) -> bool:
         and not config.add_cross_attention
         and config._attn_implementation in ("sdpa", "eager")
         and all(
-            type(module) in ordinary
-            and not module.training
+            (type(module) in activations or (type(module) in ordinary and not module.training))
             and not module._forward_hooks
             and not module._forward_pre_hooks
             and "forward" not in vars(module)

@@ -8,7 +8,13 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
 
-from rlhf_lessons.models import LanguagePolicy, TokenBatch, gpt2_body, word_tokenizer
+from rlhf_lessons.models import (
+    LanguagePolicy,
+    RewardModel,
+    TokenBatch,
+    gpt2_body,
+    word_tokenizer,
+)
 
 WORDS = [chr(code) for code in range(ord("a"), ord("p"))]
 
@@ -140,6 +146,8 @@ def test_take_keeps_rows_and_drops_empty_columns():
 def test_what_is_not_plain_gpt2_is_recognised():
     model = gpt2()
     assert gpt2_body.is_plain(model)
+    policy = LanguagePolicy(gpt2(), word_tokenizer(WORDS))
+    assert gpt2_body.is_plain(RewardModel.from_policy(policy).model)  # its activations are fused
     config = copy.deepcopy(model.config)
     config.pad_token_id, config.num_labels = 0, 1
     assert gpt2_body.is_plain(GPT2ForSequenceClassification(config).eval())
