@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from rlhf_lessons.models import LanguagePolicy, RewardModel, load_policy, load_reward_model
+from rlhf_lessons.evaluation.language import sequence_kl
+from rlhf_lessons.models import RewardModel, load_policy, load_reward_model
 from rlhf_lessons.training import PPOSettings, train_ppo
 from rlhf_lessons.worlds import faults, gold_reward, sample_prompts
 
@@ -149,13 +150,12 @@ def _one_run(
         curves["kl"].append(record.kl)
 
     asked = sample_prompts(held_out, HELD_OUT_SEED)
-    rollout = policy.sample(
-        asked, settings.max_new_tokens, generator=torch.Generator().manual_seed(HELD_OUT_SEED)
-    )
+    generator = torch.Generator().manual_seed(HELD_OUT_SEED)
+    rollout = policy.sample(asked, settings.max_new_tokens, generator=generator)
     responses = rollout.responses
     proxy = reward_model(asked, responses).numpy()
     gold = gold_reward(asked, responses)
-    kl = _summed_kl(policy, reference, rollout)
+    kl = sequence_kl(policy, reference, asked, settings.max_new_tokens, generator)
 
     def rounded(values: Sequence[float]) -> tuple[float, ...]:
         return tuple(round(float(value), 4) for value in values)
@@ -168,9 +168,9 @@ def _one_run(
         kl_curve=rounded(curves["kl"]),
         proxy=round(float(proxy.mean()), 4),
         gold=round(float(gold.mean()), 4),
-        kl=round(float(kl.mean()), 4),
+        kl=round(kl.value, 4),
         gold_error=round(float(gold.std(ddof=1) / np.sqrt(held_out)), 4),
-        kl_error=round(float(kl.std(ddof=1) / np.sqrt(held_out)), 4),
+        kl_error=round(kl.standard_error, 4),
         clean=round(float(np.mean([not faults(text) for text in responses])), 4),
         distinct=round(len(set(responses)) / held_out, 4),
         length=round(float(rollout.response_mask.sum(1).double().mean()), 2),
@@ -179,14 +179,3 @@ def _one_run(
             for i in range(min(SHOWN, held_out))
         ),
     )
-
-
-def _summed_kl(policy: LanguagePolicy, reference: LanguagePolicy, rollout: Any) -> np.ndarray:
-    """Sum the exact KL of the next-token distributions along each sampled response."""
-    import torch
-
-    from rlhf_lessons.formulas import categorical_kl, masked_sum
-
-    with torch.no_grad():
-        per_token = categorical_kl(policy.logits_of(rollout), reference.logits_of(rollout))
-        return masked_sum(per_token, rollout.response_mask, 1).double().numpy()
