@@ -289,6 +289,11 @@ class LanguagePolicy:
                 name, **{key: kw[key] for key in (*shared, "trust_remote_code") if key in kw}
             )
             model = load_whole(where, AutoModelForCausalLM, name, **kw)
+        except ImportError as error:  # what transformers 4 makes of a folder without a tokenizer
+            raise OSError(
+                f"{where}: {name} must hold a tokenizer, such as tokenizer.json, got one that "
+                f"cannot be read: {str(error).strip()}"
+            ) from error
         except (OSError, SafetensorError) as error:  # the second: weights that are cut off
             reason = str(error).strip().split("\n")[0]
             raise OSError(f"{where}: could not load {name!r}: {reason}. {offline}") from error
