@@ -231,8 +231,8 @@ class SentimentRun:
             without labels.
         points: what was measured, in order. Each has its ``step`` (for bon n); 0 is before the
             method. Policies have ``reward``, ``reward_error``, ``kl`` and ``kl_error`` (nats per
-            response), and sft ``held_out_loss`` (nats per token); rm has ``held_out_loss`` (nats
-            per pair) and ``held_out_accuracy``.
+            response; of bon the bound log n − (n − 1)/n), and sft ``held_out_loss`` (nats per
+            token); rm has ``held_out_loss`` (nats per pair) and ``held_out_accuracy``.
         texts: a few (prompt, response, reward) of the last policy.
     """
 
@@ -254,7 +254,8 @@ class SentimentRun:
             line = f"  {f'best of {step}' if method == 'bon' else f'step {step}':<11}"
             if "kl" in point:
                 line += f" reward {point['reward']:+7.3f} ± {point['reward_error']:.3f}"
-                line += f"   KL {point['kl']:7.3f} ± {point['kl_error']:.3f} nats per response"
+                error = f"± {point['kl_error']:.3f} " if "kl_error" in point else ""
+                line += f"   KL {point['kl']:7.3f} {error}nats per response"
             if "held_out_loss" in point:
                 line += f"   held-out loss {point['held_out_loss']:.3f} nats"
             if "held_out_accuracy" in point:
@@ -668,7 +669,7 @@ def _bon(run: _Experiment) -> None:
     # The bound log n − (n − 1)/n is the KL itself where no two scores are equal.
     columns = zip(values, curve.gold.tolist(), curve.gold_error, curve.kl_bound, strict=True)
     points = [
-        {"step": n, "reward": r, "reward_error": float(e), "kl": float(kl), "kl_error": 0.0}
+        {"step": n, "reward": r, "reward_error": float(e), "kl": float(kl)}
         for n, r, e, kl in columns
     ]
     best = [(i, int(proxy[i].argmax())) for i in range(min(4, len(prompts)))]
@@ -701,15 +702,12 @@ def _plot(run: SentimentRun, path: Path) -> None:
         errors = [point.get(f"{y}_error", 0.0) for point in run.points]
         axes.errorbar(xs, ys, yerr=errors, fmt="o-", color="#0b6ba8", capsize=3, markersize=4)
         axes.plot(xs[-1:], ys[-1:], "D", color="#c2410c", markersize=8)
-        axes.annotate(
-            f"{'n' if s.method == 'bon' else 'step'} {steps[-1]}: {ys[-1]:.3g}", (xs[-1], ys[-1]),
-            xytext=(-4, -22), textcoords="offset points", ha="right", color="#c2410c",
-        )  # fmt: skip
+        end = f"{'best of' if s.method == 'bon' else 'step'} {steps[-1]}: {ys[-1]:.3g}"
+        axes.set_title(end, loc="right", fontsize="medium", color="#c2410c")
         if s.method == "bon" and x == "step":
             axes.set_xscale("log", base=2)
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
-        axes.margins(y=0.15)
         axes.grid(alpha=0.3)
     beta = f", β = {s.beta:g}" if s.method in ("dpo", "ppo") else ""
     figure.suptitle(
