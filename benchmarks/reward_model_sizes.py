@@ -1,23 +1,26 @@
 """Reward models from 300 to 10,000 pairs, three seeds: accuracy, calibration, ceiling.
 
-    python -m benchmarks.reward_model_sizes            # all runs: some 10 CPU minutes
+    python -m benchmarks.reward_model_sizes       about 6 CPU minutes; an interrupted run goes on
     python -m benchmarks.reward_model_sizes --pairs 300 --seeds 1 --output /tmp/one.json
 
 The raters compare by Bradley-Terry on the gold reward at temperature 2. Pairs are two completions
 of one prompt by the fine-tuned model of the review world; a seed draws the labels' noise and the
-order of training. Accuracy is expected: each of the 2,000 held-out pairs counts with the exact
-probability of its label, so the ceiling is exact too and no luck of the test labels is left.
+order of training. Accuracy is expected: each of the 5,000 held-out pairs counts with the exact
+probability of its label, so the ceiling is exact too and no luck of the test labels is left. Three
+more rows ask what is missing at 10,000 pairs: twice the passes, four people's labels for each pair,
+and both.
 
-The raw results, with command, seeds and versions, are read by lesson 3:
+The raw results, with command, settings and versions, are read by lesson 3:
 ``rlhf_lessons/classroom/results/03_reward_model_sizes.json``.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
-import math
 import sys
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,7 +28,8 @@ import numpy as np
 import torch
 
 from rlhf_lessons.evaluation import calibration, preference_accuracy
-from rlhf_lessons.models import RewardModel, load_policy
+from rlhf_lessons.models import LanguagePolicy, RewardModel, load_policy
+from rlhf_lessons.models.checkpoints import replace_file
 from rlhf_lessons.training import RewardSettings, train_reward_model
 from rlhf_lessons.worlds import (
     NoisyComparer,
@@ -37,12 +41,25 @@ from rlhf_lessons.worlds import (
 )
 
 TEMPERATURE = 2.0
-HELD_OUT = 2_000
-EPOCHS = 4
+HELD_OUT = 5_000
 OUTPUT = Path("rlhf_lessons/classroom/results/03_reward_model_sizes.json")
 
 
-def sample(policy, prompts: list[str], seed: int) -> list[str]:
+def reward_settings(pairs: int, seed: int, passes: int = 4) -> RewardSettings:
+    """Passes over the pairs, at least 30 updates; the last third of the weights averaged."""
+    steps = max(30, passes * pairs // 64)
+    return RewardSettings(
+        steps=steps,
+        batch_size=64,
+        learning_rate=2e-3,
+        freeze_embeddings=True,
+        average=1 - 3 / steps,
+        seed=seed,
+    )
+
+
+def sample(policy: LanguagePolicy, prompts: list[str], seed: int) -> list[str]:
+    """Sample one completion of at most 50 tokens to each prompt."""
     generator = torch.Generator().manual_seed(seed)
     responses: list[str] = []
     for start in range(0, len(prompts), 600):
@@ -51,73 +68,105 @@ def sample(policy, prompts: list[str], seed: int) -> list[str]:
     return responses
 
 
-def measure(policy, pairs: int, seed: int, texts, held_out) -> dict:
-    """Train one model and measure it on the held-out pairs."""
-    labels = label_pairs(
-        NoisyComparer(reviews.gold_reward, TEMPERATURE), *(side[:pairs] for side in texts), seed
-    )
-    labels, _ = drop_equal_pairs(labels)
-    steps = max(60, EPOCHS * pairs // 32)
-    model = RewardModel.from_policy(policy)
-    settings = RewardSettings(steps=steps, freeze_embeddings=True, seed=seed)
-    *_, last = train_reward_model(model, labels, settings)
-    prompts, firsts, seconds = held_out
-    rewards = [model(prompts, side).double().numpy() for side in (firsts, seconds)]
-    gold = [reviews.gold_reward(prompts, side) for side in (firsts, seconds)]
-    p = preference_probability(*gold, TEMPERATURE)
-    said = preference_probability(*rewards, 1.0)
-    right = np.where(said == 0.5, 0.5, np.where(said > 0.5, p, 1 - p))
-    better = np.where(gold[0] > gold[1], *rewards), np.where(gold[0] > gold[1], *rewards[::-1])
-    differ = gold[0] != gold[1]
-    # Labels drawn afresh, many times each: calibration against the raters, not against one draw.
-    draw = np.random.default_rng(seed)
-    many = np.tile(said, 20), draw.random(20 * len(p)) < np.tile(p, 20)
-    floor = -(p * np.log(p) + (1 - p) * np.log1p(-p)).mean()
-    loss = -(p * np.log(said) + (1 - p) * np.log1p(-said)).mean()
-    return {
-        "pairs": pairs,
-        "seed": seed,
-        "steps": steps,
-        "training_loss": round(last.loss, 4),
-        "accuracy": round(float(right.mean()), 5),
-        "gold_order": round(preference_accuracy(better[0][differ], better[1][differ]), 5),
-        "calibration_error": round(calibration(*many, 10).error, 5),
-        "loss_above_the_raters_own": round(float(loss - floor), 5),
-    }
+def parse(description: str, pairs: list[int], output: Path) -> argparse.Namespace:
+    """Read which numbers of pairs and seeds to run, and the file of results."""
+    parser = argparse.ArgumentParser(description=description.split("\n")[0])
+    parser.add_argument("--pairs", type=int, nargs="*", default=pairs)
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--output", type=Path, default=output)
+    return parser.parse_args()
+
+
+def keep_results(
+    output: Path, header: dict, cases: Sequence[dict], measure: Callable[..., dict]
+) -> None:
+    """Measure each case that the file does not hold yet, and add it there.
+
+    The file is replaced as a whole after each run. One that was made by other settings or versions
+    is refused, so that no file mixes the two.
+    """
+    packages = ("numpy", "torch", "transformers")
+    versions = {name: version(name) for name in packages}
+    header = header | {"versions": {"python": sys.version.split()[0], **versions}}
+    runs: list[dict] = []
+    if output.exists():
+        runs = (old := json.loads(output.read_text(encoding="utf-8"))).pop("runs")
+        differ = sorted(key for key in header | old if header.get(key) != old.get(key))
+        if differ:
+            raise SystemExit(f"{output} was made with other {', '.join(differ)}: move it away")
+    for case in cases:
+        names = case.keys() & {"pairs", "seed", "passes"}
+        settings = dataclasses.asdict(reward_settings(**{name: case[name] for name in names}))
+        same = [run for run in runs if case.items() <= run.items()]
+        if same and same[0]["settings"] != settings:
+            raise SystemExit(f"{output} was made with other settings: move it away")
+        if same:
+            continue
+        runs.append({**case, "settings": settings, **measure(**case)})
+        print(", ".join(f"{name} {value:,}" for name, value in case.items()), flush=True)
+        lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in header.items()]
+        rows = ",\n".join(json.dumps(run) for run in runs)
+        replace_file(output, "{\n" + ",\n".join([*lines, f'"runs": [\n{rows}\n]']) + "\n}\n")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--pairs", type=int, nargs="*", default=[300, 1_000, 3_000, 10_000])
-    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
-    parser.add_argument("--output", type=Path, default=OUTPUT)
-    arguments = parser.parse_args()
+    arguments = parse(__doc__, pairs=[300, 1_000, 3_000, 10_000], output=OUTPUT)
     torch.set_num_threads(1)
     policy = load_policy("reviews-sft")
-    total = max(arguments.pairs) + HELD_OUT
-    prompts = reviews.sample_prompts(total, seed=60)
-    texts = prompts, sample(policy, prompts, 61), sample(policy, prompts, 62)
-    held_out = tuple(side[-HELD_OUT:] for side in texts)
-    gold = [reviews.gold_reward(held_out[0], side) for side in held_out[1:]]
-    results = {
+    # The held-out pairs come first: they are the same however many pairs are trained on.
+    all_prompts = reviews.sample_prompts(HELD_OUT + max(arguments.pairs), seed=60)
+    sides = [sample(policy, all_prompts, 61), sample(policy, all_prompts, 62)]
+    prompts, *held_out = (side[:HELD_OUT] for side in (all_prompts, *sides))
+    gold = [reviews.gold_reward(prompts, side) for side in held_out]
+    p = preference_probability(*gold, TEMPERATURE)
+    entropy = -(p * np.log(p) + (1 - p) * np.log1p(-p)).mean()
+    rater = NoisyComparer(reviews.gold_reward, TEMPERATURE)
+
+    def measure(pairs: int, passes: int, raters: int, seed: int) -> dict:
+        texts = [side[HELD_OUT : HELD_OUT + pairs] for side in (all_prompts, *sides)]
+        labels = [
+            label
+            for person in range(raters)
+            for label in label_pairs(rater, *texts, seed + 1_000 * person)
+        ]
+        labels, _ = drop_equal_pairs(labels)
+        model = RewardModel.from_policy(policy)
+        *_, last = train_reward_model(model, labels, reward_settings(pairs, seed, passes))
+        rewards = [model(prompts, side).double().numpy() for side in held_out]
+        said = preference_probability(*rewards, 1.0)
+        right = np.where(said == 0.5, 0.5, np.where(said > 0.5, p, 1 - p))
+        first = gold[0] > gold[1]
+        differ = gold[0] != gold[1]
+        better, worse = np.where(first, *rewards), np.where(first, *rewards[::-1])
+        # Labels drawn afresh, many times: calibration against the raters, not against one draw.
+        draw = np.random.default_rng(seed)
+        many = np.tile(said, 20), draw.random(20 * len(p)) < np.tile(p, 20)
+        loss = -(p * np.log(said) + (1 - p) * np.log1p(-said)).mean()
+        return {
+            "training_loss": round(last.loss, 4),
+            "accuracy": round(float(right.mean()), 5),
+            "gold_order": round(preference_accuracy(better[differ], worse[differ]), 5),
+            "calibration_error": round(calibration(*many, 10).error, 5),
+            "loss_above_the_raters_own": round(float(loss - entropy), 5),
+        }
+
+    header = {
         "command": "python -m benchmarks.reward_model_sizes",
         "temperature": TEMPERATURE,
         "held_out_pairs": HELD_OUT,
         "ceiling": round(bayes_ceiling(*gold, TEMPERATURE), 5),
-        "versions": {
-            "python": sys.version.split()[0],
-            **{name: version(name) for name in ("numpy", "torch", "transformers")},
-        },
-        "runs": [],
     }
-    for seed in arguments.seeds:
-        for pairs in arguments.pairs:
-            run = measure(policy, pairs, seed, texts, held_out)
-            assert math.isfinite(run["accuracy"])
-            results["runs"].append(run)
-            print(json.dumps(run), flush=True)
-            arguments.output.parent.mkdir(parents=True, exist_ok=True)
-            arguments.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    cases = [
+        {"pairs": pairs, "passes": 4, "raters": 1, "seed": seed}
+        for seed in arguments.seeds
+        for pairs in arguments.pairs
+    ]
+    if 10_000 in arguments.pairs:
+        cases += [
+            {"pairs": 10_000, "passes": passes, "raters": raters, "seed": arguments.seeds[0]}
+            for passes, raters in ((8, 1), (4, 4), (8, 4))
+        ]
+    keep_results(arguments.output, header, cases, measure)
 
 
 if __name__ == "__main__":

@@ -119,6 +119,7 @@ class BestOfNCurve:
         proxy: (M,) expected proxy score of the response that is kept.
         gold: (M,) its expected gold score.
         gold_error: (M,) standard error of ``gold`` over prompts; NaN with one prompt.
+        gold_by_prompt: (P, M) the expected gold score prompt by prompt, whose mean is ``gold``.
     """
 
     n: np.ndarray
@@ -127,6 +128,7 @@ class BestOfNCurve:
     proxy: np.ndarray
     gold: np.ndarray
     gold_error: np.ndarray
+    gold_by_prompt: np.ndarray
 
 
 def best_of_n_curve(
@@ -172,7 +174,7 @@ def best_of_n_curve(
         for group in np.split(np.arange(count), np.flatnonzero(np.diff(scores)) + 1):
             row[group] = row[group].mean()
     weights = np.array([rank_weights(count, n) for n in n_values])
-    by_prompt = weights @ gold.T
+    by_prompt = gold @ weights.T
     prompts = len(gold)
     kl = np.full(len(weights), np.nan)
     if responses is not None:
@@ -192,10 +194,11 @@ def best_of_n_curve(
         kl_bound=np.array([best_of_n_kl(n) for n in n_values]),
         kl=kl,
         proxy=(weights @ proxy.T).mean(1),
-        gold=by_prompt.mean(1),
-        gold_error=by_prompt.std(1, ddof=1) / np.sqrt(prompts)
+        gold=by_prompt.mean(0),
+        gold_error=by_prompt.std(0, ddof=1) / np.sqrt(prompts)
         if prompts > 1
         else np.full(len(weights), np.nan),
+        gold_by_prompt=by_prompt,
     )
 
 

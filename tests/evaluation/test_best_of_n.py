@@ -98,6 +98,7 @@ def test_the_ends_of_the_curve():
     best = [gold[i, proxy[i].argmax()] for i in range(3)]
     assert got.gold[1] == pytest.approx(np.mean(best))
     assert got.gold_error[1] == pytest.approx(np.std(best, ddof=1) / np.sqrt(3))
+    assert got.gold_by_prompt == pytest.approx(np.stack([gold.mean(1), best], axis=1))
     assert np.isnan(got.kl).all()
 
 
