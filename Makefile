@@ -1,6 +1,6 @@
 # make lab     open the lessons in JupyterLab
 # make test    run everything that CI runs
-# make build   rebuild the notebooks and figures from notebooks/source
+# make build   rebuild notebooks, figures and docs from their sources
 # make clean   remove .venv
 #
 # The first run sets up .venv; later runs start at once, until requirements.txt or pyproject.toml
@@ -38,6 +38,7 @@ test: $(STAMP)
 
 build: $(STAMP)
 	@$(BIN)/python notebooks/build.py
+	@$(BIN)/python docs/build.py
 
 clean:
 	@rm -rf $(VENV)
