@@ -1,6 +1,6 @@
 """Train the PPO runs that lesson 4 compares, and write their results into the package.
 
-    python benchmarks/ppo_sweep.py      about 4 minutes on one core
+    python benchmarks/ppo_sweep.py      about 3 minutes on one core
 
 The results depend on the library versions that the file names; on one machine the same versions
 give the same file.

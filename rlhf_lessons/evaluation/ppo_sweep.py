@@ -1,6 +1,6 @@
 """PPO on film reviews at several KL strengths: runs that lesson 4 looks at (and their data).
 
-    python benchmarks/ppo_sweep.py      trains all of them, about 4 minutes
+    python benchmarks/ppo_sweep.py      trains all of them, about 3 minutes
 
 Each run starts from ``reviews-sft``. Some runs listen to the learned reward model
 ``reviews-reward``, some to the gold reward; every response is scored by both. The results lie
