@@ -639,6 +639,21 @@ class Run:
         return f"<Run {self.summary()}>"
 
 
+def _panel_texts(names: Sequence[str]) -> tuple[str, list[str]]:
+    """The title of a panel and the label of each curve; words that all names end in stand above.
+
+    A panel of three in a row has no room for "chosen log prob, rejected log prob".
+    """
+    words = [name.split("_") for name in names]
+    shared = 0
+    while len(names) > 1 and all(len(w) > shared + 1 for w in words):
+        if len({w[-1 - shared] for w in words}) > 1:
+            break
+        shared += 1
+    labels = [" ".join(w[: len(w) - shared]) for w in words]
+    return " ".join(words[0][len(words[0]) - shared :]) or ", ".join(labels), labels
+
+
 def _float(value: Any) -> float | None:
     """The value as a finite number, or None where a step did not measure it."""
     if value is None:
@@ -827,16 +842,16 @@ class _NotebookView:
         _, total = self._run._progress()
         for axes, group in zip(panels, self._run._curves, strict=True):
             axes.set_xlabel("step")
-            axes.set_title(", ".join(name.replace("_", " ") for name in group))
+            title, texts = _panel_texts(group)
+            axes.set_title(title)
             if total:
                 axes.set_xlim(0, total * (1.0 if len(group) == 1 else 1.15))
-            for index, name in enumerate(group):
+            for index, (name, text) in enumerate(zip(group, texts, strict=True)):
                 # The first name lies on top: noise belongs behind what it scatters around.
                 (line,) = axes.plot([], [], zorder=3 - 0.1 * index)
                 self._lines[name] = line
                 if len(group) > 1:
                     line.set_data([0], [0])
-                    text = name.replace("_", " ")
                     self._labels[name] = style.label_line(axes, line, text, index)
         self._figure.draw_without_rendering()  # labels move apart on axes that were laid out
 

@@ -13,7 +13,7 @@ import pytest
 from nbclient import NotebookClient
 
 from rlhf_lessons.classroom import Choice, Slider, Toggle, explore, watch
-from rlhf_lessons.classroom.widgets import Run, _NotebookView
+from rlhf_lessons.classroom.widgets import Run, _NotebookView, _panel_texts
 
 GAMMA = Slider("γ", "discount", 0.0, 1.0, 0.9, step=0.01)
 BETA = Slider("β", "KL strength", 0.001, 10.0, 0.1, step=1, log=True)
@@ -257,6 +257,20 @@ def test_a_run_keeps_its_records_and_prints_one_line(capfd):
     # The latest value of a curve that not every step measures.
     assert out == "fitting: 5 of 5 steps · loss 0.2 · accuracy 0.5\n"
     assert err == ""
+
+
+@pytest.mark.parametrize(
+    ("names", "title", "labels"),
+    [
+        (["chosen_log_prob", "rejected_log_prob"], "log prob", ["chosen", "rejected"]),
+        (["mean_error", "max_error"], "error", ["mean", "max"]),
+        (["loss", "validation_loss"], "loss, validation loss", ["loss", "validation loss"]),
+        (["objective", "mean_return"], "objective, mean return", ["objective", "mean return"]),
+        (["clip_fraction"], "clip fraction", ["clip fraction"]),
+    ],
+)
+def test_the_words_that_all_curves_end_in_stand_above_the_panel(names, title, labels):
+    assert _panel_texts(names) == (title, labels)
 
 
 def test_stopping_between_steps_and_resuming(capsys):
