@@ -355,12 +355,16 @@ def _versions() -> dict[str, str]:
 
 def _finish(folder: Path) -> dict[str, dict]:
     """Make the saved files fit to be shipped, and list them with size and SHA-256."""
-    path = folder / "tokenizer_config.json"
-    values = json.loads(path.read_text(encoding="utf-8"))
-    for loaded_how in ("is_local", "local_files_only"):
-        values.pop(loaded_how, None)
     # The class name that every version of transformers reads; 5 writes one of its own.
-    _write_json(path, {**values, "tokenizer_class": "PreTrainedTokenizerFast"})
+    changes = {
+        "config.json": {},
+        "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast"},
+    }
+    for name, change in changes.items():
+        values = json.loads((folder / name).read_text(encoding="utf-8"))
+        for loaded_how in ("_name_or_path", "is_local", "local_files_only"):
+            values.pop(loaded_how, None)
+        _write_json(folder / name, {**values, **change})
     files = {}
     for path in sorted(folder.iterdir()):
         if path.suffix in (".json", ".safetensors"):
