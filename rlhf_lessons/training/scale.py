@@ -22,6 +22,7 @@ moved it out of its stable trainers), and flags of Accelerate, which belong befo
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import importlib.util
 import inspect
@@ -35,6 +36,8 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import psutil
 
 from rlhf_lessons.models import LanguagePolicy
 from rlhf_lessons.training.dpo import DPOSettings, DPOStep, Pairs
@@ -106,7 +109,12 @@ def train_dpo_with_trl(
     pairs: str | os.PathLike[str],
     output: str | os.PathLike[str],
     settings: DPOSettings | None = None,
-    **how: Any,
+    *,
+    processes: int = 2,
+    reference: str | os.PathLike[str] | None = None,
+    validation: str | os.PathLike[str] | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    cpu: bool = False,
 ) -> Iterator[DPOStep]:
     """Train by DPO in processes of their own, with TRL and Accelerate, one update a step.
 
@@ -117,8 +125,11 @@ def train_dpo_with_trl(
         pairs: a JSONL file with the columns prompt, chosen and rejected.
         output: the folder for the trained model; must not exist yet.
         settings: those of ``train_dpo``, with the same meaning.
-        **how: ``processes``, ``reference``, ``validation``, ``checkpoint`` and ``cpu``, as
-            ``trl_command`` takes them.
+        processes: how many processes share each batch, one a GPU.
+        reference: folder or name of π_ref; the policy as it is at the start when left out.
+        validation: a JSONL file of held-out pairs; None measures nothing.
+        checkpoint: a folder for TRL's checkpoints, from which a run of the same settings goes on.
+        cpu: stay on the CPU although there is a GPU.
 
     Yields:
         A ``DPOStep`` after each update, as ``train_dpo`` does; TRL counts a tie as wrong, so its
@@ -130,10 +141,13 @@ def train_dpo_with_trl(
         ValueError: a bad line in it, a batch that cannot be shared out, an output that is there.
         RuntimeError: the processes ended with an error, which the message repeats.
     """
-    words = trl_command(policy, pairs, output, settings, **how)
+    words = trl_command(
+        policy, pairs, output, settings, processes=processes, reference=reference,
+        validation=validation, checkpoint=checkpoint, cpu=cpu,
+    )  # fmt: skip
     _check_installed()
-    _check_files(Path(output), pairs, how.get("validation"))
-    return _follow(words, how.get("processes", 2))
+    _check_files(Path(output), pairs, validation)
+    return _follow(words, processes)
 
 
 def _follow(words: list[str], processes: int) -> Iterator[DPOStep]:
@@ -161,9 +175,18 @@ def _follow(words: list[str], processes: int) -> Iterator[DPOStep]:
                     + "\n".join(own[:1] or said[-15:])
                 )
         finally:
-            running.terminate()
-            running.wait()
+            _end(running)
             running.stdout.close()
+
+
+def _end(running: subprocess.Popen) -> None:
+    """End a launcher and what it launched, which would otherwise go on training alone."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for process in psutil.Process(running.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.terminate()
+    running.terminate()
+    running.wait()
 
 
 def trl_settings(settings: DPOSettings, processes: int) -> dict[str, Any]:
@@ -300,6 +323,11 @@ def _trainer(
         def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self.flush(state)
 
+    # Some families (OPT) call dropout as a function, where `disable_dropout` does not reach it.
+    for module in policy.model.modules():
+        for name in [name for name in vars(module) if "dropout" in name]:
+            if isinstance(getattr(module, name), float):
+                setattr(module, name, 0.0)
     arguments = trl.DPOConfig(
         output_dir=os.fspath(folder),
         **trl_settings(settings, processes),

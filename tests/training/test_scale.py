@@ -8,8 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
+from model_families import FAMILIES, save_family
 
 from rlhf_lessons.models import LanguagePolicy, small_gpt2, word_tokenizer
 from rlhf_lessons.training import DPOSettings, scale, train_dpo
@@ -149,6 +151,26 @@ def test_what_comes_out_loads_in_plain_transformers(files, capsys):
     assert [path.name for path in files["output"].parent.glob(".*")] == []
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_models_of_other_families(family, files, tmp_path, capsys):
+    """Tokenizers that merge across the boundary, start texts themselves or cannot pad."""
+    pytest.importorskip("trl")
+    for seed, name in enumerate(("one", "two")):
+        save_family(family, tmp_path / name, seed=seed)
+    pairs = [("the film was", "good .", " bad ."), ("it", " made me smile", "was dull .")]
+    save_preferences(tmp_path / "texts.jsonl", pairs)
+    settings = dataclasses.replace(SETTINGS, steps=2, batch_size=2)
+    given = {"policy": tmp_path / "one", "pairs": tmp_path / "texts.jsonl"}
+    theirs = run_here({**files, **given}, settings, capsys, reference=tmp_path / "two")
+    policy, reference = (LanguagePolicy.from_pretrained(tmp_path / n) for n in ("one", "two"))
+    assert_same(list(train_dpo(policy, pairs, settings, reference=reference)), theirs)
+    trained = LanguagePolicy.from_pretrained(files["output"])
+    torch.testing.assert_close(
+        trained.next_token_logits(["the film"]), policy.next_token_logits(["the film"]),
+        atol=1e-3, rtol=1e-3,
+    )  # fmt: skip
+
+
 def test_the_first_loss_is_log_two_and_a_tie_counts_as_wrong(files, capsys):
     pytest.importorskip("trl")
     (record,) = run_here(files, dataclasses.replace(SETTINGS, steps=1), capsys)
@@ -208,6 +230,19 @@ def test_two_processes_give_the_losses_of_one(files):
     ours = list(train_dpo(policy, PAIRS, SETTINGS, reference=tiny(1)))
     assert_same(ours, [dataclasses.asdict(record) for record in records])
     assert_same_weights(LanguagePolicy.from_pretrained(files["output"]), policy)
+
+
+def test_leaving_the_loop_ends_what_was_started(files):
+    pytest.importorskip("trl")
+    settings = dataclasses.replace(SETTINGS, steps=100_000)
+    run = scale.train_dpo_with_trl(*files.values(), settings, processes=1, cpu=True)
+    assert next(run).step == 1
+    started = psutil.Process().children(recursive=True)
+    started = [p for p in started if any("rlhf_lessons" in word for word in p.cmdline())]
+    assert len(started) == 2  # the launcher and the process that trains
+    run.close()
+    assert psutil.wait_procs(started, timeout=10)[1] == []
+    assert not files["output"].exists()
 
 
 # --- what is refused ------------------------------------------------------------------------------
