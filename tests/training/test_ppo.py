@@ -163,6 +163,18 @@ def test_one_update_is_the_gradient_of_the_total():
     assert (record.step, record.total, record.updates) == (1, 1, 1)
 
 
+def test_gradients_that_were_there_before_do_not_count():
+    runs = []
+    for left in (0.0, 1e3):
+        policy = make_policy()
+        for weight in policy.parameters():
+            weight.grad = torch.full_like(weight, left)
+        (record, *_) = train_ppo(policy, ["film"], count_good, SMALL)
+        runs.append((record, weights_of(policy)))
+    assert runs[0][0] == runs[1][0]
+    assert all(torch.equal(weight, runs[1][1][name]) for name, weight in runs[0][1].items())
+
+
 def test_every_formula_is_used_in_place_of_the_default():
     """A formula that raises must be the one that is called."""
     names = (
