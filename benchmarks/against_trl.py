@@ -277,11 +277,11 @@ def point(
     model = small_gpt2(len(tokenizer), **SIZES[size], context=tokens, seed=0)
     words = reviews.VOCABULARY
     texts = [
-        " ".join(words[(7 * row + place * place) % len(words)] for place in range(tokens - 9))
+        " ".join(words[(7 * row + place * place) % len(words)] for place in range(tokens - 10))
         for row in range(2 * batch)
     ]
-    prompt = " ".join(words[:8])
-    rows = [(prompt, texts[i], texts[batch + i]) for i in range(batch)]
+    prompts = [" ".join(words[i % 200 : i % 200 + 8]) for i in range(batch)]
+    rows = [(prompts[i], texts[i], texts[batch + i]) for i in range(batch)]
     loop = make(LanguagePolicy(model, tokenizer), rows, batch)
     next(loop)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
