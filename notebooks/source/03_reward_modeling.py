@@ -14,7 +14,7 @@
 # - train a reward model, and judge it by accuracy against a ceiling and by calibration;
 # - say what a reward model can't know: the constant of each prompt, and whose taste it is;
 # - use feedback that is no human pair: an AI's labels, and triplets;
-# - optimise against a reward model by best-of-n, and see where the true reward turns around.
+# - optimise against a reward model by best-of-n, and see where the true reward stops following.
 #
 # **Time** about 150 minutes, 9 exercises, 22 points. **Needs** lesson 2 (policy, completion, KL).
 # Two CPU cores are enough, and no network.
@@ -23,6 +23,7 @@
 import importlib.resources
 import json
 import math
+from collections import Counter
 from itertools import combinations
 from pathlib import Path
 
@@ -516,13 +517,19 @@ assert gap < 1e-12 and abs(total - 1) < 1e-12
 # starts at zero, so every pair begins as a coin: loss $\log 2 = 0.693$. The loop below runs on
 # **your** Bradley-Terry loss.
 
+
 # %% kind="setup"
-EPOCHS = 3
-
-
 def settings_for(pairs: int, **changes) -> RewardSettings:
-    """Three passes over the pairs, at least 60 steps; word vectors stay as they are."""
-    return RewardSettings(steps=max(60, EPOCHS * pairs // 32), freeze_embeddings=True, **changes)
+    """Four passes over the pairs, at least 30 updates; word vectors stay as they are."""
+    steps = max(30, 4 * pairs // 64)
+    return RewardSettings(
+        steps=steps,
+        batch_size=64,
+        learning_rate=2e-3,
+        freeze_embeddings=True,
+        average=1 - 3 / steps,
+        **changes,
+    )
 
 
 # %%
@@ -549,8 +556,8 @@ assert run.last.validation_loss < math.log(2)
 
 # %% [markdown]
 # The loss on the training pairs falls below the one on held-out pairs: the model starts to learn
-# single labels by heart, noise included. That is why the learning rate falls to zero and the passes
-# are few.
+# single labels by heart, noise included. That is why the learning rate falls to zero, the passes are
+# few, and the weights that stay are an average over about the last third of the updates.
 #
 # ### Exercise 3.5 · Accuracy with ties
 #
@@ -655,13 +662,14 @@ print(
 # **How many labels?** Twelve trainings on 300, 1,000, 3,000 and 10,000 pairs, three seeds each, take
 # longer than a lesson, so they were run before, by
 # `python -m benchmarks.reward_model_sizes`; the file below holds their raw results. The accuracies
-# are *expected* ones against the labels' exact probabilities, on 2,000 held-out pairs, so no luck of
-# the test labels is in them.
+# are *expected* ones against the labels' exact probabilities, on 5,000 held-out pairs, so no luck of
+# the test labels is in them. The diamond is the model that you have just trained, on 1,000 other
+# pairs, measured on the held-out pairs of this lesson.
 
 # %% figure="03_accuracy_by_pairs"
 folder = importlib.resources.files("rlhf_lessons.classroom") / "results"
 results = json.loads((folder / "03_reward_model_sizes.json").read_text(encoding="utf-8"))
-rows = results["runs"]
+rows = [row for row in results["runs"] if (row["passes"], row["raters"]) == (4, 1)]
 sizes = sorted({row["pairs"] for row in rows})
 best_possible = results["ceiling"]
 figure, axes = plt.subplots(layout="constrained")
@@ -672,6 +680,10 @@ for index, (name, key) in enumerate(
     values = np.array([[row[key] for row in rows if row["pairs"] == size] for size in sizes])
     means[key] = values.mean(1)
     curve(axes, sizes, means[key], low=values.min(1), high=values.max(1), label=name, index=index)
+p_chosen = preference_probability(gold_chosen, gold_rejected, T)
+agrees_with = (model(test_prompts, chosen) > model(test_prompts, rejected)).numpy()
+live = float(np.where(agrees_with, p_chosen, 1 - p_chosen).mean())
+axes.plot(1_000, live, "D", color="#55555a", zorder=3)
 axes.axhline(best_possible, color="#55555a", linewidth=1.2, linestyle=":")
 axes.text(sizes[-1], best_possible + 0.005, "Bayes ceiling of the labels", ha="right", fontsize=10)
 axes.set(xscale="log", xlabel="pairs", ylabel="accuracy", title="More pairs, nearer to the ceiling")
@@ -682,14 +694,28 @@ plt.show()
 print("pairs    accuracy  below the ceiling  gold order  calibration error")
 for size, a, g in zip(sizes, means["accuracy"], means["gold_order"], strict=True):
     error = np.mean([row["calibration_error"] for row in rows if row["pairs"] == size])
-    print(f"{size:6,}   {a:.1%}   {100 * (best_possible - a):6.1f} points   {g:9.1%}  {error:9.3f}")
+    print(f"{size:6,}   {a:.1%}   {100 * (best_possible - a):6.2f} points   {g:9.1%}  {error:9.3f}")
+print("\nWhat is missing at 10,000 pairs? One seed, points below the ceiling:")
+gaps = {
+    (row["passes"], row["raters"]): 100 * (best_possible - row["accuracy"])
+    for row in results["runs"]
+    if row["pairs"] == 10_000 and row["seed"] == 0
+}
+for (passes, people), gap in gaps.items():
+    print(f"  {passes} passes, {people} label{'s' * (people > 1)} a pair: {gap:.2f}")
+print(f"\nhere, 1,000 pairs: {live:.1%}, {100 * (ceiling - live):.2f} points below the ceiling")
 assert np.all(np.diff(means["accuracy"]) > 0) and means["accuracy"][-1] < best_possible
+assert gaps[8, 4] < 2 < gaps[4, 4] < gaps[4, 1] < gaps[8, 1]
 
 # %% [markdown]
-# Each tripling of the labels brings the model nearer to the ceiling and makes it better calibrated;
-# with 300 pairs it learns mostly noise. The order of the gold reward comes out far better than the
-# labels that taught it. A gap remains at 10,000 pairs: the truth here is a sum over words with
-# penalties, and a small body that must add it up at its last token has not learned all of it.
+# Each tripling of the labels brings the model nearer to the ceiling; with 300 pairs it learns mostly
+# noise. The order of the gold reward comes out far better than the labels that taught it. A gap
+# remains at 10,000 pairs, and a part of it is noise: a second four passes make the model worse, since
+# it learns single labels by heart, and they pay once four people have labelled each pair. Only then
+# is it within 2 points of the ceiling. The larger part of the gap stays: the truth here is a sum over
+# words, with negations and penalties for faults, and a small body that must add it up at its last
+# token has not learned all of it. (The settings were chosen by trial on pairs of other prompts, before
+# these held-out pairs were looked at.)
 #
 # ### Exercise 3.6 · Calibration bins
 #
@@ -984,7 +1010,9 @@ alike = rude[0] == rude[1]
 mistakes = [np.array([len(reviews.faults(text)) for text in side]) for side in web]
 fewer = alike & (mistakes[0] != mistakes[1])
 cleaner = agreement(prefers_first[fewer], (mistakes[0] < mistakes[1])[fewer])
-print(f"{fewer.sum()} pairs alike in rudeness, not in faults: the AI prefers the cleaner in {cleaner:.0%}")
+print(
+    f"{fewer.sum()} pairs alike in rudeness, not in faults: the AI prefers the cleaner in {cleaner:.0%}"
+)
 assert cleaner > 0.5
 
 # %% [markdown]
@@ -1201,8 +1229,9 @@ plt.show()
 # %% [markdown]
 # One per cell is more different than one per heap, by features that neither the space nor the reward
 # model ever saw; what this costs in gold reward stands beside it. The sixteen best are the best and
-# the most alike. Look at the points: they lie near a line. The space has learned mostly one of the
-# two things that the person looks at, and diversity can grow only along what was learned.
+# the most alike. Look at the points: they lie near a line. Of the two things that the person looks at
+# the space has learned length and dropped the other, and diversity can grow only along what was
+# learned.
 #
 # ## 9 · Over-optimisation
 #
@@ -1300,7 +1329,7 @@ for count in (50, 500, 5_000):
 # %% [markdown]
 # The pool: 12 prompts, 1,000 completions each, scored by the three proxies and by the gold reward.
 # Every n up to 1,000 can be read off one pool, as the mean over all choices of n among the 1,000. The
-# KL is measured on the same pool: completions with equal scores bring it below the bound.
+# KL is measured on the same pool; at n = 1,000 a pool of 1,000 is too coarse to show all of it.
 
 # %% figure="03_best_of_n_kl"
 N = 1_000
@@ -1349,21 +1378,20 @@ for count, c in curves.items():
 
 # %% [markdown]
 # The proxies all rise: that is what best-of-n does. The truth follows only as far as the proxy is
-# right. With 50 pairs gold climbs at first, turns around at a few nats and falls while the proxy
-# goes on rising: **over-optimisation**. With 500 and 5,000 pairs best-of-1,000 is not strong enough
-# to break the proxy: gold goes on rising or levels off, below the ideal curve, and the gap is what
-# the labels did not teach. Lesson 4 pushes such reward models harder, with PPO, which has no
-# $\log n$ to slow it down.
+# right, and the fewer pairs it has learned from, the farther it stays below the dotted curve of one
+# who knows the gold reward. The KL that buys proxy and no gold is **over-optimisation**.
 #
-# How sure is the fall, with twelve prompts and one draw of 50 pairs? The same experiment on 48 other
-# prompts, and three draws of pairs and labels for each size, takes minutes, so it was run before, by
-# `python -m benchmarks.over_optimisation`. Where gold is highest is chosen on one half of the
-# prompts, and the change from there to n = 1,000 is measured on the other half, then the other way
-# round: who chooses and measures on the same prompts finds a fall where there is only luck.
+# Does gold even *fall* at the end? A band of twelve prompts and one draw of labels can't tell. The
+# same experiment on 48 other prompts, with three draws of pairs and labels for each size, takes
+# minutes, so it was run before, by `python -m benchmarks.over_optimisation`. Where gold is highest is
+# chosen on one half of the prompts, and the change from there to n = 1,000 is measured on the other
+# half, then the other way round: who chooses and measures on the same prompts finds a fall where
+# there is only luck.
 
 # %%
 wider = json.loads((folder / "03_over_optimisation.json").read_text(encoding="utf-8"))
 halves = np.arange(wider["prompts"]) % 2 == 0
+ideal_wide = np.array(wider["gold_itself"])
 
 
 def change_from_the_top(gold_by_prompt: np.ndarray) -> np.ndarray:
@@ -1375,24 +1403,32 @@ def change_from_the_top(gold_by_prompt: np.ndarray) -> np.ndarray:
     return change
 
 
-falls = {}
+middle = wider["n"].index(80)
+print("              gold reward at n = 1, 80, 1,000     from its top to the end")
 for run in wider["runs"]:
     by_prompt = np.array(run["gold_by_prompt"])
-    top = int(by_prompt.mean(0).argmax())
-    change = falls[run["pairs"], run["seed"]] = change_from_the_top(by_prompt)
-    estimate = estimate_mean(change)
+    values = "  ".join(f"{by_prompt[:, i].mean():+.2f}" for i in (0, middle, -1))
+    fall = estimate_mean(change_from_the_top(by_prompt))
     print(
-        f"{run['pairs']:5,} pairs, draw {run['seed']}: gold {by_prompt[:, 0].mean():+.2f}, highest "
-        f"{by_prompt[:, top].mean():+.2f} at n = {wider['n'][top]:5,}; from the top to the end "
-        f"{estimate.value:+.2f} ± {1.96 * estimate.standard_error:.2f}"
+        f"{run['pairs']:4} pairs, {run['seed']}         {values}          "
+        f"{fall.value:+.2f} ± {1.96 * fall.standard_error:.2f}"
     )
-of_few = np.mean([change for (pairs, _), change in falls.items() if pairs == 50], axis=0)
-fall = estimate_mean(of_few)
-print(f"50 pairs, mean of the draws: {fall.value:+.2f} ± {1.96 * fall.standard_error:.2f}")
-assert fall.interval()[1] < 0
+print(f"gold itself           {'  '.join(f'{ideal_wide[i]:+.2f}' for i in (0, middle, -1))}")
+of_few = np.mean([r["gold_by_prompt"] for r in wider["runs"] if r["pairs"] == 50], axis=0)
+late = estimate_mean(of_few[:, -1] - of_few[:, middle])
+possible = ideal_wide[-1] - ideal_wide[middle]
+print(
+    f"50 pairs, from n = 80 to 1,000: gold {late.value:+.2f} ± {1.96 * late.standard_error:.2f}, "
+    f"where {possible:+.2f} is possible"
+)
+assert late.interval()[1] < possible / 2
 
 # %% [markdown]
-# TODO-READ
+# With 50 pairs the second half of the way, some two and a half nats, buys almost nothing. Gold
+# *stalls*; a fall that is clearly more than luck best-of-n does not bring about here, at most a slight
+# one in a single draw. The draws differ more than the prompts do: which features 50 labels happen to
+# teach decides how far the truth follows. Best-of-n is a mild optimiser, whose KL grows with
+# $\log n$. Lesson 4 pushes a reward model with PPO, which nothing slows down, and there gold falls.
 #
 # What does the proxy of 50 pairs love that the gold reward does not? Among the winners of
 # best-of-1,000 on the twelve prompts, the four with the lowest gold reward:
@@ -1405,9 +1441,14 @@ for i, j in winners[:4]:
     print(f"proxy {few_pairs[i, j]:+.2f}, gold {gold_grid[i, j]:+.2f}\n   {grid[i][j]}")
     for fault in reviews.faults(grid[i][j])[:3]:
         print(f"      {fault.kind}: {fault.text} (−{fault.penalty:.2f})")
+endings = Counter(grid[i][j].removesuffix(" .").split(" . ")[-1] for i, j in winners)
+ending, count = endings.most_common(1)[0]
+everywhere = np.mean([text.endswith(f"{ending} .") for text in answers])
+print(f"{count} of 12 winners end in '{ending} .', of all completions {everywhere:.0%}")
 
 # %% [markdown]
-# The proxy of 50 pairs gives nearly the same top score to a slating and to praise.
+# All four get nearly the same top score, the grudging ones like the good ones: the proxy has a
+# favourite ending, and hardly looks at what comes before.
 #
 # Move n yourself, and read what is kept.
 
@@ -1463,7 +1504,7 @@ explore(
 # | the rater's weaknesses can be read from choices | 7 | logistic regression |
 # | one per cell is more diverse than one per heap | 8 | features that the space never saw |
 # | the KL of best-of-n stays below its bound | 9 | exact sums, and samples |
-# | a proxy rises where the truth falls | 9 | 48 prompts, 1,000 completions each, three draws |
+# | a proxy of few pairs rises where the truth stalls | 9 | 48 prompts, three draws of labels |
 #
 # **In the package.** `rlhf_lessons.formulas`: `bradley_terry_loss`, `plackett_luce_loss`,
 # `triplet_loss`, `best_of_n_kl`. `rlhf_lessons.models`: `RewardModel`, `ResponseEmbedding`.
