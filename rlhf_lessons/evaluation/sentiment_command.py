@@ -33,9 +33,11 @@ __all__: list[str] = []
 _COST = """
 What gpt2 (124 M weights) costs with these, computed and not measured:
   memory  16 bytes a trained weight (float32: weight, gradient, Adam's two moments), 4 a weight that
-          is only read (reference; judge, 355 M), and 5 copies of the logits: 4 bytes for each of
-          rows x max-new-tokens x 50,257. dpo: 32 rows, 2.0 + 0.5 + 1.4 + 1.5 = 5.4 GB;
-          ppo: 64 rows and a value model to train, 4.0 + 0.5 + 1.9 + 3.1 = 9.5 GB.
+          is only read (2 copies of the policy; the judge, 355 M), and the logits, 4 bytes for each
+          of rows x max-new-tokens x 50,257: 5 copies to learn from, 3 to read.
+          dpo: 2.0 + 1.0 + 1.4 + 32 rows 1.5 = 5.9 GB, and while the reference reads the pairs,
+          before the first update, 0.5 + 1.0 + 1.4 + 128 rows 3.7 = 6.6 GB.
+          ppo: policy and value model 4.0, reward model 0.5, 1.0 + 1.4 + 64 rows 3.1 = 10 GB.
   work    6 operations a weight and token learned, 2 a weight and token read or sampled; rows have
           56 tokens. dpo: 2400 updates of 128 rows 1.3e16, sft 1e15, reference 4e15, 100,000
           samples and their judge 5e15, in all 2.4e16: 8 minutes at 50 TFLOP/s. Sampling goes

@@ -61,7 +61,7 @@ def home(tmp_path_factory) -> Path:
     parts = {name: [review(dice) for _ in range(n)] for name, n in (("train", 60), ("test", 12))}
     try:
         import datasets
-    except ModuleNotFoundError:
+    except ImportError:
         (home / "data").mkdir()
         for name, rows in parts.items():
             text = "".join(json.dumps(row) + "\n" for row in rows)

@@ -34,7 +34,7 @@ def test_a_folder_of_files_has_splits_and_empty_texts_are_left_out(tmp_path):
 
 
 def test_what_datasets_saved_is_read_like_a_file(tmp_path):
-    datasets = pytest.importorskip("datasets")
+    datasets = pytest.importorskip("datasets", exc_type=ImportError)
     table = datasets.Dataset.from_list([{"review": r["text"], "label": r["label"]} for r in ROWS])
     splits = datasets.DatasetDict({"train": table, "test": table.select([4])})
     splits.save_to_disk(str(tmp_path / "splits"))
@@ -93,7 +93,7 @@ def test_what_is_not_there_is_named(tmp_path, monkeypatch):
 
 
 def test_a_hub_out_of_reach_is_named(monkeypatch):
-    datasets = pytest.importorskip("datasets")
+    datasets = pytest.importorskip("datasets", exc_type=ImportError)
 
     def unreachable(name):
         raise ConnectionError("no route\nto host")
