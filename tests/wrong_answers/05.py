@@ -38,6 +38,11 @@ def surrogate_with_new_visits(tree, old_logits, logits, rewards):
     return _start(tree, old_logits, rewards) + gain, _true(tree, logits, rewards)
 
 
+def surrogate_last(tree, old_logits, logits, rewards):
+    surrogate = _start(tree, old_logits, rewards) + _gain(tree, old_logits, logits, rewards)
+    return _true(tree, logits, rewards), surrogate
+
+
 def surrogate_without_visits(tree, old_logits, logits, rewards):
     gain = _gain(tree, old_logits, logits, rewards, visits=torch.ones(len(logits)))
     return _start(tree, old_logits, rewards) + gain, _true(tree, logits, rewards)
@@ -510,6 +515,10 @@ def natural_step_alone(logits, gradient, visits, max_kl):
     return natural_by_rows(logits, gradient, visits, max_kl) - logits
 
 
+def natural_as_probabilities(logits, gradient, visits, max_kl):
+    return natural_by_rows(logits, gradient, visits, max_kl).softmax(-1)
+
+
 def natural_nan_at_unvisited(logits, gradient, visits, max_kl):
     direction = gradient / _information(logits, visits)
     return logits + (2 * max_kl / (gradient * direction).sum()).sqrt() * direction
@@ -546,6 +555,7 @@ WRONG = {
     "5.1": [
         ("the gain alone", surrogate_without_start, "You forgot J(π_old)"),
         ("visits of the new policy", surrogate_with_new_visits, "visits of the NEW policy"),
+        ("wrong way round", surrogate_last, "the pair stands the wrong way round"),
         ("no visits", surrogate_without_visits, "You left out the visits"),
         ("probabilities of the old policy", surrogate_with_old_probabilities, "for every π"),
         ("advantages of the new policy", surrogate_with_new_advantages, "for every π"),
@@ -621,6 +631,7 @@ WRONG = {
         ("downhill", natural_downhill, "You went down"),
         ("each row", natural_each_row, "a step of its own length"),
         ("the step alone", natural_step_alone, "You returned the step"),
+        ("probabilities", natural_as_probabilities, "You returned probabilities"),
         ("NaN at unvisited", natural_nan_at_unvisited, "0/0 is NaN"),
         ("no gradient", natural_infinite_without_gradient, "no gradient, no step"),
     ],

@@ -205,6 +205,10 @@ def implicit_multiplied(policy, reference, mask, beta):
     return beta * ((policy - reference) * mask).sum(-1)
 
 
+def implicit_detached(policy, reference, mask, beta):
+    return implicit_by_where(policy, reference, mask, beta).detach()
+
+
 def implicit_by_where(policy, reference, mask, beta):
     zero = torch.zeros((), dtype=policy.dtype)
     return beta * (
@@ -379,6 +383,15 @@ def wins_one_error(own, other):
     return _wilson(_rate(own, other), len(own), z=1.0)
 
 
+def wins_in_percent(own, other):
+    return tuple(100 * share for share in _wilson(_rate(own, other), len(own)))
+
+
+def wins_ends_swapped(own, other):
+    rate, low, high = _wilson(_rate(own, other), len(own))
+    return rate, high, low
+
+
 def wins_by_score_equation(own, other):
     """The two p₀ with (p − p₀)² = z² · p₀(1 − p₀)/n, by the quadratic formula."""
     p, n, z = _rate(own, other), len(own), NormalDist().inv_cdf(0.975)
@@ -434,6 +447,10 @@ def prefix_as_mask(cr, rr, cm, rm):
 
 def prefix_exactly_equal(cr, rr, cm, rm):
     return _lead((cr == rr) & cm & rm)
+
+
+def prefix_first_zero(cr, rr, cm, rm):
+    return (_close(cr, rr) & cm & rm).int().argmin(-1)
 
 
 def prefix_by_loop(cr, rr, cm, rm):
@@ -540,6 +557,7 @@ WRONG = {
         ("per token", implicit_per_token, "one number per token"),
         ("padding", implicit_with_padding, "counted the padding"),
         ("mask by product", implicit_multiplied, "NaN · 0 is NaN"),
+        ("detached", implicit_detached, "it carries no gradient"),
     ],
     "6.5": [
         ("swapped", dpo_swapped, "the wrong way round"),
@@ -574,6 +592,8 @@ WRONG = {
         ("no n", wins_without_n, "it shrinks with √n"),
         ("ends only", wins_ends_only, "(rate, low, high)"),
         ("one standard error", wins_one_error, "You took one standard error"),
+        ("percent", wins_in_percent, "You gave percent"),
+        ("ends swapped", wins_ends_swapped, "the wrong way round: (rate, low, high)"),
     ],
     "6.8": [
         ("every equal token", prefix_every_equal, "BEFORE the first difference"),
@@ -584,6 +604,7 @@ WRONG = {
         ("last index", prefix_last_index, "index of the last shared token"),
         ("a mask", prefix_as_mask, "You returned a mask"),
         ("exactly equal", prefix_exactly_equal, "Equal up to rounding"),
+        ("first zero", prefix_first_zero, "Where no token differs"),
     ],
     "6.9": [
         ("1/β", ipo_one_over_beta, "you took 1/β"),

@@ -86,8 +86,9 @@ def _surrogate_mistakes(tree, old, new, rewards) -> dict[str, Tensor]:
     gain = (visits * p * values.advantage).sum()
     return {
         "You forgot J(π_old): the sum over visits and advantages is the promised GAIN": gain,
-        "You weighed with the visits of the NEW policy: that sum is J(π) itself, which nobody "
-        "knows before sampling from π; use tree.reach(old_logits)": (
+        "This is J(π) itself: either you weighed with the visits of the NEW policy, which nobody "
+        "knows before sampling from π (use tree.reach(old_logits)), or the pair stands the wrong "
+        "way round: return surrogate, true": (
             start + (tree.reach(new).unsqueeze(-1) * p * values.advantage).sum()
         ),
         "You left out the visits: a prefix that π_old hardly ever reaches counts little": (
@@ -827,6 +828,7 @@ def _natural_mistakes(logits, gradient, visits, max_kl) -> dict[str, Tensor]:
         "You forgot the root: ½ · η² · gᵀx = δ gives η = √(2δ / gᵀx)": logits
         + 2 * max_kl / slope * x,
         "You went down: the gradient points to where J grows": logits - size * x,
+        "You returned probabilities: return the new LOGITS": (logits + size * x).softmax(-1),
         "You gave each state a step of its own length: there is ONE η, and δ is shared": logits
         + each * x,
         "You returned the step: add it to the logits": size * x,

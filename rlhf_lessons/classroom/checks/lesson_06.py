@@ -334,6 +334,14 @@ def _(answer, draw) -> None:
         _compare_implicit(
             answer, policy, reference, draw_mask(draw, *shape), draw_beta(draw), TOLERANCE[dtype]
         )
+    policy.requires_grad_()
+    mask = torch.ones(shape, dtype=torch.bool)
+    compare(
+        "implicit_reward, which DPO differentiates",
+        answer(policy, reference, mask, 0.1),
+        0.1 * (policy - reference).sum(-1),
+        gradient=True,
+    )
 
 
 @implicit.part("garbage in the padding")
@@ -559,6 +567,12 @@ def _win_mistakes(own: np.ndarray, other: np.ndarray) -> dict[str, tuple]:
             (p + 1.96**2 / (2 * n)) / (1 + 1.96**2 / n), *_wilson(p, n)[1:],
         ),
         "You took one standard error: 95 % is z = 1.96 of them": _wilson(p, n, 1.0),
+        "You gave percent: the three numbers are shares between 0 and 1": tuple(
+            100 * share for share in _wilson(p, n)
+        ),
+        "The ends of the interval are the wrong way round: (rate, low, high)": (
+            p, *_wilson(p, n)[:0:-1],
+        ),
     }  # fmt: skip
 
 
@@ -661,6 +675,20 @@ def _(answer, draw) -> None:
 
 @prefix.part("one response begins like the whole other one")
 def _(answer, draw) -> None:
+    same = draw_tensor(draw, 2, 5)
+    full = torch.ones(2, 5, dtype=torch.bool)
+    compare(
+        "shared_prefix_length of two pairs that are equal to the last token",
+        answer(same, same.clone(), full, full.clone()),
+        torch.tensor([5, 5]),
+        mistakes={
+            "Where no token differs there is no first difference to find: all 5 are shared": (
+                torch.tensor([0, 0])
+            ),
+            **_prefix_mistakes(same, same, full, full),
+        },
+        dtype=False,
+    )
     length = 7
     cr = draw_tensor(draw, 2, length)
     rr = cr.clone()
