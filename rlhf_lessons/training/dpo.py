@@ -251,6 +251,7 @@ def _loop(
             side.to(policy.device) for side in held_out.all_log_probs(reference, s.bf16)
         )
     done, saved, _ = run.take_up()
+    optimizer.zero_grad()  # what the caller may have left
     order = saved.get("order", torch.empty(0, dtype=torch.long))
     for step in range(done + 1, s.steps + 1):
         while len(order) < s.batch_size:  # every pair once before any pair again

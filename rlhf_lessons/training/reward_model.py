@@ -308,6 +308,7 @@ def _steps(
     s, weights = settings, list(named.values())
     detached = [weight.detach() for weight in weights]
     done, saved, _ = run.take_up()
+    optimizer.zero_grad()  # what the caller may have left
     order = saved.get("order", torch.empty(0, dtype=torch.long))
     averages = {}
     if s.average:

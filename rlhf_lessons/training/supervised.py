@@ -331,6 +331,7 @@ def _loop(
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     counts = texts.response_mask.sum(1).cpu()
     done, _, numbers = run.take_up()
+    optimizer.zero_grad()  # what the caller may have left
     tokens = numbers.get("tokens", 0)
     batches = _batches(_lengths(texts).tolist(), s.batch_size, s.seed)
     for _ in range(done):

@@ -84,6 +84,15 @@ def first_gradient(monkeypatch, loop) -> torch.Tensor:
 
 
 @each_loop
+def test_gradients_that_were_there_before_do_not_count(name):
+    loop, make = LOOPS[name]
+    model = make()
+    for weight in model.parameters():
+        weight.grad = torch.full_like(weight, 1e3)
+    assert next(loop(model)).gradient_norm == next(loop(make())).gradient_norm
+
+
+@each_loop
 @pytest.mark.parametrize("parts", [2, 4, 100])
 def test_parts_have_the_gradient_of_the_whole_batch(name, parts, monkeypatch):
     loop, make = LOOPS[name]
