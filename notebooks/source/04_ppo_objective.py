@@ -1138,7 +1138,8 @@ print(
     f"{100 * faulty:.0f} % of 200 reviews have a fault; {len(set(hacked.responses))} are different texts"
 )
 assert records[-1].reward > records[0].reward + 0.5
-assert gold_curve[0] + 1 < max(gold_curve) and gold_curve[-1] + 1 < max(gold_curve)
+start, end = np.mean(gold_curve[:3]), np.mean(gold_curve[-5:])
+assert max(gold_curve) > start + 0.5 and end < start - 0.5  # three seeds: about +1.2; −3.7 to −5.4
 assert records[-1].kl > 10
 
 # %% [markdown]
@@ -1149,7 +1150,7 @@ assert records[-1].kl > 10
 #
 # ## 11 · Choosing β
 #
-# Eight complete runs of 40 cycles take some minutes, so their results come with the course
+# Eight complete runs of 40 cycles take three minutes, so their results come with the course
 # (`python benchmarks/ppo_sweep.py` makes them again; the file says with which settings, seeds and
 # versions). One of them you have trained yourself, the one without a leash. Same start,
 # same prompts, your functions: do the curves agree?
@@ -1207,9 +1208,9 @@ assert all(small.kl > large.kl for large, small in itertools.pairwise(by_beta))
 assert by_beta[-1].gold < by_beta[0].gold
 
 # %% [markdown]
-# A smaller β buys a higher score and pays in KL, and in reviews without faults. With the true reward
-# the gold curve rises as far as the runs go. With the learned one it bends while the proxy goes on,
-# and without a leash gold falls below the start. Read samples, not only curves:
+# A smaller β buys a higher score and pays in KL, and in reviews without faults. Near the reference the
+# two gold curves go together. Farther out the one of the learned reward falls behind the other while
+# its proxy goes on, and without a leash gold falls far below the start. Read samples, not only curves:
 
 # %%
 learned_runs = [r for r in sweep if r.judge == "learned"]
