@@ -1450,22 +1450,24 @@ print(f"{count} of 12 winners end in '{ending} .', of all completions {everywher
 # All four get nearly the same top score, the grudging ones like the good ones: the proxy has a
 # favourite ending, and hardly looks at what comes before.
 #
-# Move n yourself, and read what is kept.
-
+# Move n yourself, and read what is kept. Both curves are in spreads of π, so that they compare.
 
 # %%
+gold_unit = gold_grid.std()
+
+
 def draw_best_of_n(figure, n, pairs):
     c = curves[pairs]
     kept = int(np.argmax(proxy_grid[pairs][0][:n]))
     if not figure.axes:
         axes = figure.subplots()
         axes.plot(np.sqrt(c.kl_bound), c.proxy)
-        axes.plot(np.sqrt(c.kl_bound), c.gold)
+        axes.plot(np.sqrt(c.kl_bound), c.gold / gold_unit)
         axes.axvline(0, color="#55555a", linewidth=1.2, linestyle=":")
-        axes.set(xlabel="√KL (nats)", ylabel="mean over prompts", ylim=(-1.2, 4.5))
+        axes.set(xlabel="√KL (nats)", ylabel="mean over prompts, spread of π = 1", ylim=(-0.3, 2.6))
     axes = figure.axes[0]
     axes.lines[0].set_ydata(c.proxy)
-    axes.lines[1].set_ydata(c.gold)
+    axes.lines[1].set_ydata(c.gold / gold_unit)
     axes.lines[2].set_xdata([math.sqrt(best_of_n(torch.zeros(1, n))[1])] * 2)
     text = grid[0][kept]
     half = text.rfind(" ", 0, 95)
