@@ -1056,8 +1056,9 @@ explore(
 # hexagon: "bad" has sunk below 1 − ε, though its own gradient has been 0 for long. The others push
 # it, since probabilities add up to 1. Section 5 in three actions.
 #
-# Without the clip the path goes on to the corner "great". With exact advantages that is even right;
-# section 10 shows what happens when they are estimated.
+# Without the clip the path of the first writer goes on to the corner "great"; that of the second
+# passes "good" first, and needs more epochs than the slider has. With exact advantages that is even
+# right; section 10 shows what happens when they are estimated.
 #
 # For a rare action the two regions differ. The hexagon lets it grow by the same *factor* as the
 # others, which is next to nothing; the oval gives it room.
