@@ -535,7 +535,7 @@ class _Experiment:
             model.save_pretrained(folder)
         model = RewardModel.from_pretrained(folder)
         model.model.to(self.settings.device)
-        return lambda prompts, responses: model.score(prompts, responses).cpu()
+        return model.score
 
     # -- Following a loop --------------------------------------------------------------------------
 
@@ -624,7 +624,7 @@ def _rm(run: _Experiment) -> None:
 
     def measure(step: int) -> dict[str, float]:
         prompts, chosen, rejected = zip(*held_out, strict=True)
-        won, lost = model.score(prompts, chosen).cpu(), model.score(prompts, rejected).cpu()
+        won, lost = model.score(prompts, chosen), model.score(prompts, rejected)
         loss = float(formulas.bradley_terry_loss(won, lost).mean())
         return {
             "step": step,

@@ -98,14 +98,14 @@ class RewardModel(Readout):
             truncate: whether to cut what is beyond the context; False refuses such a text.
 
         Returns:
-            (B,) scores.
+            (B,) scores, on the CPU, where judges are compared.
 
         Raises:
             ValueError: if there are no texts, their numbers differ, or one is too long.
             FloatingPointError: if a score is NaN or infinite.
         """
         raw = self.read(prompts, responses, batch_size=batch_size, truncate=truncate)
-        return (raw.squeeze(-1) - self.offset) / self.scale
+        return ((raw.squeeze(-1) - self.offset) / self.scale).cpu()
 
     def __call__(self, prompts: Sequence[str], responses: Sequence[str]) -> Tensor:
         """Score responses: a reward model is a judge."""
