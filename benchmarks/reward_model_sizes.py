@@ -113,8 +113,8 @@ def main() -> None:
     arguments = parse(__doc__, pairs=[300, 1_000, 3_000, 10_000], output=OUTPUT)
     torch.set_num_threads(1)
     policy = load_policy("reviews-sft")
-    # The held-out pairs come first: they are the same however many pairs are trained on.
-    all_prompts = reviews.sample_prompts(HELD_OUT + max(arguments.pairs), seed=60)
+    # The held-out pairs come first, and no fewer texts are sampled for fewer pairs: all share them.
+    all_prompts = reviews.sample_prompts(HELD_OUT + max([10_000, *arguments.pairs]), seed=60)
     sides = [sample(policy, all_prompts, 61), sample(policy, all_prompts, 62)]
     prompts, *held_out = (side[:HELD_OUT] for side in (all_prompts, *sides))
     gold = [reviews.gold_reward(prompts, side) for side in held_out]
