@@ -1,8 +1,8 @@
 """The pieces of PPO that TRL 1.12 lets one call, on random batches. Skipped without that TRL.
 
-These are whitening, masked means, log-probs and entropy. Its GAE, clipped losses and KL stand inside
-``PPOTrainer.train`` and cannot be called alone; ours are checked by hand arithmetic, enumeration and
-finite differences in tests/formulas, and as a whole update in test_ppo.py.
+These are whitening, masked means, log-probs and entropy. Its GAE, clipped losses and KL stand
+inside ``PPOTrainer.train`` and cannot be called alone; ours are checked by hand arithmetic,
+enumeration and finite differences in tests/formulas, and as a whole update in test_ppo.py.
 """
 
 from __future__ import annotations
