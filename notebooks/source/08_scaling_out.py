@@ -41,6 +41,7 @@ from rlhf_lessons.classroom.plots import curve
 from rlhf_lessons.evaluation import SentimentSettings
 from rlhf_lessons.models import LanguagePolicy, load_policy, small_gpt2
 from rlhf_lessons.training import DPOSettings, train_dpo, train_dpo_with_trl, trl_command
+from rlhf_lessons.training.scale import trl_settings
 from rlhf_lessons.worlds import NoisyComparer, label_pairs, reviews, save_preferences
 
 torch.set_num_threads(1)  # the same numbers on every run
@@ -992,7 +993,9 @@ command = trl_command("my-policy", "pairs.jsonl", "aligned", HANDED, processes=2
 print(
     "\n" + " ".join(command).replace(" -m ", " \\\n    -m ").replace(" --beta", " \\\n    --beta")
 )
-assert words["per_device_train_batch_size"] == 16
+package = trl_settings(HANDED, 2)
+print("\nthe package adds:", ", ".join(name for name in package if name not in words))
+assert words == {name: package[name] for name in words}  # your six are what is handed on
 
 # %% [markdown]
 # Now that command runs: two processes on this machine's CPU, which exchange gradients after each backward pass. Most
