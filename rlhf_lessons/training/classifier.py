@@ -8,13 +8,13 @@ Left out on purpose: batches (there are few labels), and a search for the weight
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from rlhf_lessons.models import ResponseClassifier
+from rlhf_lessons.training.settings import ABOVE_0, FROM_0, check_settings, whole
 
 __all__ = ["ClassifierSettings", "ClassifierStep", "train_classifier"]
 
@@ -35,18 +35,7 @@ class ClassifierSettings:
     weight_decay: float = 0.1
 
     def __post_init__(self) -> None:
-        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
-            raise ValueError(
-                f"ClassifierSettings: steps must be a whole number ≥ 1, got {self.steps!r}"
-            )
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise ValueError(
-                f"ClassifierSettings: learning_rate must be above 0, got {self.learning_rate!r}"
-            )
-        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise ValueError(
-                f"ClassifierSettings: weight_decay must be at least 0, got {self.weight_decay!r}"
-            )
+        check_settings(self, steps=whole(1), learning_rate=ABOVE_0, weight_decay=FROM_0)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ them), several devices. Lesson 8 hands the same pairs to TRL for those.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from rlhf_lessons.models import LanguagePolicy, TokenBatch
 from rlhf_lessons.training.reward_model import accuracy_of
 from rlhf_lessons.training.run_checkpoint import RunCheckpoint, name_of
 from rlhf_lessons.training.schedule import schedule
+from rlhf_lessons.training.settings import ABOVE_0, SUPERVISED, check_settings
 from rlhf_lessons.training.update import gradient_step, precision, with_memory_advice
 
 __all__ = ["DPOSettings", "DPOStep", "train_dpo"]
@@ -78,26 +78,7 @@ class DPOSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        lowest = {
-            "steps": 1, "batch_size": 1, "evaluate_every": 1, "save_every": 1, "accumulate": 1,
-            "seed": 0,
-        }  # fmt: skip
-        for name, least in lowest.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"DPOSettings: {name} must be an int ≥ {least}, got {value!r}")
-        for name in ("beta", "learning_rate", "max_gradient_norm"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"DPOSettings: {name} must be above 0, got {value!r}")
-        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise ValueError(
-                f"DPOSettings: weight_decay must be 0 or more, got {self.weight_decay!r}"
-            )
-        if not 0 <= self.warmup < 1:
-            raise ValueError(f"DPOSettings: warmup must lie in [0, 1), got {self.warmup!r}")
-        if not isinstance(self.bf16, bool):
-            raise ValueError(f"DPOSettings: bf16 must be True or False, got {self.bf16!r}")
+        check_settings(self, **SUPERVISED, beta=ABOVE_0)
 
 
 @dataclass(frozen=True)

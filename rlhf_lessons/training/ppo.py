@@ -33,6 +33,15 @@ from torch.nn import functional as F
 from rlhf_lessons import formulas
 from rlhf_lessons.models import LanguagePolicy, Rollout, TokenBatch, ValueHead
 from rlhf_lessons.training.run_checkpoint import RunCheckpoint, name_of
+from rlhf_lessons.training.settings import (
+    ABOVE_0,
+    FROM_0,
+    SWITCH,
+    UNIT,
+    check_settings,
+    or_none,
+    whole,
+)
 from rlhf_lessons.training.update import gradient_step, precision, with_memory_advice
 
 __all__ = ["PPOSettings", "PPOStep", "train_ppo"]
@@ -99,34 +108,31 @@ class PPOSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        lowest = {
-            "cycles": 1, "batch_size": 2, "max_new_tokens": 1, "epochs": 1, "minibatch_size": 1,
-            "save_every": 1, "accumulate": 1, "seed": 0,
-        }  # fmt: skip
-        for name, least in lowest.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(
-                    f"PPOSettings: {name} must be a whole number ≥ {least}, got {value!r}"
-                )
-        above_0 = ("learning_rate", "epsilon", "value_epsilon", "max_gradient_norm", "kl_horizon")
-        optional = ("final_learning_rate", "kl_target", "stop_kl")
-        not_negative = ("beta", "value_coefficient", "entropy_coefficient")
-        for name in (*above_0, *optional, *not_negative, "gamma", "lam"):
-            value = getattr(self, name)
-            if value is None and name in optional:
-                continue
-            number = isinstance(value, (int, float)) and math.isfinite(value)
-            if name in ("gamma", "lam"):
-                right, expected = number and 0 <= value <= 1, "in [0, 1]"
-            elif name in not_negative or name == "final_learning_rate":
-                right, expected = number and value >= 0, "a finite number ≥ 0"
-            else:
-                right, expected = number and value > 0, "a finite number > 0"
-            if not right:
-                raise ValueError(f"PPOSettings: {name} must be {expected}, got {value!r}")
-        if not isinstance(self.bf16, bool):
-            raise ValueError(f"PPOSettings: bf16 must be True or False, got {self.bf16!r}")
+        check_settings(
+            self,
+            cycles=whole(1),
+            batch_size=whole(2),
+            max_new_tokens=whole(1),
+            epochs=whole(1),
+            minibatch_size=whole(1),
+            learning_rate=ABOVE_0,
+            final_learning_rate=or_none(FROM_0),
+            beta=FROM_0,
+            kl_target=or_none(ABOVE_0),
+            kl_horizon=ABOVE_0,
+            gamma=UNIT,
+            lam=UNIT,
+            epsilon=ABOVE_0,
+            value_epsilon=ABOVE_0,
+            value_coefficient=FROM_0,
+            entropy_coefficient=FROM_0,
+            stop_kl=or_none(ABOVE_0),
+            max_gradient_norm=ABOVE_0,
+            save_every=whole(1),
+            accumulate=whole(1),
+            bf16=SWITCH,
+            seed=whole(0),
+        )
         if self.kl_target is not None and self.beta == 0:
             raise ValueError(
                 "PPOSettings: beta must be above 0 where kl_target adapts it (β is multiplied), "

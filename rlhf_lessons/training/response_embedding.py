@@ -18,6 +18,7 @@ from torch import Tensor
 
 from rlhf_lessons.formulas.comparison import triplet_loss
 from rlhf_lessons.models.response_embedding import ResponseEmbedding
+from rlhf_lessons.training.settings import ABOVE_0, SUPERVISED, check_settings
 
 __all__ = ["EmbeddingSettings", "EmbeddingStep", "train_embedding"]
 
@@ -43,14 +44,8 @@ class EmbeddingSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"EmbeddingSettings: {name} must be an int ≥ 1, got {value!r}")
-        for name in ("learning_rate", "margin", "max_gradient_norm"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"EmbeddingSettings: {name} must be above 0, got {value!r}")
+        names = ("steps", "batch_size", "learning_rate", "max_gradient_norm", "seed")
+        check_settings(self, **{name: SUPERVISED[name] for name in names}, margin=ABOVE_0)
 
 
 @dataclass(frozen=True)

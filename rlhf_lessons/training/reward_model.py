@@ -11,7 +11,6 @@ Left out on purpose: a margin per pair, an auxiliary language-model loss, and tr
 
 from __future__ import annotations
 
-import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +23,7 @@ from rlhf_lessons.formulas.comparison import bradley_terry_loss
 from rlhf_lessons.models.reward_model import RewardModel
 from rlhf_lessons.training.run_checkpoint import RunCheckpoint, name_of
 from rlhf_lessons.training.schedule import schedule
+from rlhf_lessons.training.settings import SHARE, SUPERVISED, SWITCH, check_settings, whole
 from rlhf_lessons.training.update import gradient_step, precision, with_memory_advice
 
 __all__ = ["RewardSettings", "RewardStep", "train_reward_model"]
@@ -78,31 +78,15 @@ class RewardSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        lowest = {
-            "steps": 1, "batch_size": 1, "evaluate_every": 1, "save_every": 1, "accumulate": 1,
-            "length_groups": 1, "seed": 0,
-        }  # fmt: skip
-        for name, least in lowest.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"RewardSettings: {name} must be an int ≥ {least}, got {value!r}")
-        for name in ("bf16", "freeze_embeddings", "truncate", "drop_equal"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(
-                    f"RewardSettings: {name} must be True or False, got {getattr(self, name)!r}"
-                )
-        for name in ("learning_rate", "max_gradient_norm"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"RewardSettings: {name} must be above 0, got {value!r}")
-        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise ValueError(
-                f"RewardSettings: weight_decay must be 0 or more, got {self.weight_decay!r}"
-            )
-        for name in ("warmup", "average"):
-            value = getattr(self, name)
-            if not 0 <= value < 1:
-                raise ValueError(f"RewardSettings: {name} must lie in [0, 1), got {value!r}")
+        check_settings(
+            self,
+            **SUPERVISED,
+            freeze_embeddings=SWITCH,
+            average=SHARE,
+            length_groups=whole(1),
+            truncate=SWITCH,
+            drop_equal=SWITCH,
+        )
 
 
 @dataclass(frozen=True)

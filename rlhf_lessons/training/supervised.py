@@ -14,7 +14,6 @@ those to TRL.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from rlhf_lessons import formulas
 from rlhf_lessons.models import LanguagePolicy, TokenBatch
 from rlhf_lessons.training.run_checkpoint import RunCheckpoint, name_of
 from rlhf_lessons.training.schedule import schedule
+from rlhf_lessons.training.settings import SUPERVISED, check_settings
 from rlhf_lessons.training.update import gradient_step, precision, with_memory_advice
 
 __all__ = [
@@ -76,30 +76,7 @@ class SupervisedSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        lowest = {
-            "steps": 1, "batch_size": 1, "evaluate_every": 1, "save_every": 1, "accumulate": 1,
-            "seed": 0,
-        }  # fmt: skip
-        for name, least in lowest.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(
-                    f"SupervisedSettings: {name} must be a whole number ≥ {least}, got {value!r}"
-                )
-        if not isinstance(self.bf16, bool):
-            raise ValueError(f"SupervisedSettings: bf16 must be True or False, got {self.bf16!r}")
-        if not 0 <= self.warmup < 1:
-            raise ValueError(
-                f"SupervisedSettings: warmup must be a share in [0, 1), got {self.warmup!r}"
-            )
-        for name in ("learning_rate", "max_gradient_norm", "weight_decay"):
-            value = getattr(self, name)
-            right = isinstance(value, (int, float)) and math.isfinite(value)
-            if not right or value < 0 or (value == 0 and name != "weight_decay"):
-                bound = "≥ 0" if name == "weight_decay" else "> 0"
-                raise ValueError(
-                    f"SupervisedSettings: {name} must be a finite number {bound}, got {value!r}"
-                )
+        check_settings(self, **SUPERVISED)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,84 @@
+"""What a setting may be, said once for all loops: whole numbers, strengths, shares, switches.
+
+A loop's settings are a frozen dataclass that names the rule of each of its fields when it is made,
+so that a wrong one is refused by its name, before anything is loaded or trained.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+__all__: list[str] = []
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a value must be.
+
+    Attributes:
+        expected: in words, to follow "must be".
+        holds: value -> whether it is.
+    """
+
+    expected: str
+    holds: Callable[[Any], bool]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def whole(least: int) -> Rule:
+    """Make the rule of a count."""
+    return Rule(
+        f"a whole number ≥ {least}",
+        lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= least,
+    )
+
+
+def or_none(rule: Rule) -> Rule:
+    """Make the rule of a setting that may be left out."""
+    return Rule(f"None or {rule.expected}", lambda value: value is None or rule.holds(value))
+
+
+ABOVE_0 = Rule("a finite number > 0", lambda value: _is_number(value) and value > 0)
+FROM_0 = Rule("a finite number ≥ 0", lambda value: _is_number(value) and value >= 0)
+SHARE = Rule("a share in [0, 1)", lambda value: _is_number(value) and 0 <= value < 1)
+UNIT = Rule("in [0, 1]", lambda value: _is_number(value) and 0 <= value <= 1)
+SWITCH = Rule("True or False", lambda value: isinstance(value, bool))
+
+SUPERVISED = {
+    "steps": whole(1),
+    "batch_size": whole(1),
+    "learning_rate": ABOVE_0,
+    "warmup": SHARE,
+    "weight_decay": FROM_0,
+    "max_gradient_norm": ABOVE_0,
+    "evaluate_every": whole(1),
+    "save_every": whole(1),
+    "accumulate": whole(1),
+    "bf16": SWITCH,
+    "seed": whole(0),
+}
+"""The settings that the loops over fixed examples or pairs share."""
+
+
+def check_settings(settings: Any, **rules: Rule) -> None:
+    """Refuse settings that break a rule.
+
+    Args:
+        settings: the dataclass.
+        **rules: name of a field -> what it must be.
+
+    Raises:
+        ValueError: for the first field that is something else; it names class, field and value.
+    """
+    for name, rule in rules.items():
+        value = getattr(settings, name)
+        if not rule.holds(value):
+            raise ValueError(
+                f"{type(settings).__name__}: {name} must be {rule.expected}, got {value!r}"
+            )
