@@ -6,6 +6,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -230,6 +231,19 @@ def test_two_processes_give_the_losses_of_one(files):
     ours = list(train_dpo(policy, PAIRS, SETTINGS, reference=tiny(1)))
     assert_same(ours, [dataclasses.asdict(record) for record in records])
     assert_same_weights(LanguagePolicy.from_pretrained(files["output"]), policy)
+
+
+def test_ending_a_launcher_ends_what_it_launched():
+    """Also what writes nothing, and so would never notice that nobody reads."""
+    sleeper = "import time; time.sleep(60)"
+    launcher = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {sleeper!r}])"
+    running = subprocess.Popen([sys.executable, "-c", launcher])
+    family = psutil.Process(running.pid)
+    while not family.children():
+        time.sleep(0.01)
+    launched = family.children()
+    scale._end(running)
+    assert psutil.wait_procs(launched, timeout=10)[1] == []
 
 
 def test_leaving_the_loop_ends_what_was_started(files):
