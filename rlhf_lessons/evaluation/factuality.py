@@ -389,17 +389,6 @@ class AssuredRater:
 # --- Answers that differ in one sentence ----------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Sentence:
-    """A sentence of an answer without the pronoun in front; ``topic`` None where it is unreadable.
-
-    ``movable`` says whether it may follow the name as well as the pronoun.
-    """
-
-    topic: str | None
-    words: tuple[str, ...]
-
-
 def exchange_sentences(
     encyclopedia: Encyclopedia,
     prompts: Sequence[str],
@@ -449,16 +438,10 @@ def exchange_sentences(
             answer = _join(encyclopedia, name, sentences)
             for relation in encyclopedia.relations:
                 for other in chance.choices(told, k=draws):
-                    (here, _), (there, words) = (
-                        one.get(relation, (None, ())) for one in (sentences, other)
-                    )
-                    version = {**sentences, relation: (there, words)}
-                    text = _join(encyclopedia, name, version)
-                    if (
-                        here != there
-                        and 0 < len(text.split()) <= longest
-                        and (prompt, text, answer) not in found
-                    ):
+                    here, there = (one.get(relation, _NOTHING) for one in (sentences, other))
+                    text = _join(encyclopedia, name, {**sentences, relation: there})
+                    fits = 0 < len(text.split()) <= longest
+                    if here[0] != there[0] and fits and (prompt, text, answer) not in found:
                         found[prompt, answer, text] = None
     if not found:
         raise ValueError(
@@ -468,8 +451,9 @@ def exchange_sentences(
     return tuple(map(list, zip(*found, strict=True)))
 
 
-_Told = dict[str, tuple[tuple[str | None] | None, tuple[str, ...]]]
-"""Relation -> (what is claimed, the words after the subject); None where nothing is said."""
+_HEDGE, _NOTHING = "a hedge", ("nothing", ())
+_Told = dict[str, tuple[str, tuple[str, ...]]]
+"""Relation -> (value, or what stands for none, and the words after the subject)."""
 
 
 def _sentences(encyclopedia: Encyclopedia, name: str, answer: str) -> _Told:
@@ -482,7 +466,8 @@ def _sentences(encyclopedia: Encyclopedia, name: str, answer: str) -> _Told:
         first = 0 if claim.start == 0 else 1  # the pronoun; the name stands in the prompt
         if claim.subject != name or (words[claim.start] != who if first else words[0] == "'s"):
             return {}
-        told[claim.relation] = ((claim.value,), tuple(words[claim.start + first : claim.end]))
+        said = tuple(words[claim.start + first : claim.end])
+        told[claim.relation] = (claim.value or _HEDGE, said)
     return told if len(told) == len(claims) and not reading.unreadable else {}
 
 

@@ -3,13 +3,16 @@
     python -m rlhf_lessons.evaluation.factuality_sweep              trains what is missing
     python -m rlhf_lessons.evaluation.factuality_sweep --seeds 1    only the runs of one seed
 
-Each run starts from ``facts-sft``: long answers about the tuning subjects are sampled, a judge
-scores them, the scores become pairs, DPO trains on the pairs, in turns with pretraining text so
-that nothing is forgotten. People and drugs are tuned together.
-What is measured are other people and other drugs, several responses to each; the raw counts of each
-subject are kept, one file a run, in the folder ``factuality_runs`` beside this module, with
-command, settings, seed and versions. A run whose file is there is not done again. All of them take
-about ten minutes of one core.
+Each run starts from ``facts-sft``: long answers about the tuning subjects are sampled, sentences
+are exchanged between them, a judge scores the versions, the scores become pairs, DPO trains on the
+pairs, in turns with pretraining text so that nothing is forgotten. People and drugs are tuned
+together. For comparison, some runs pair whole answers, as the paper does, and some only rehearse.
+
+What is measured are the held-out people and drugs, several responses to each; the raw counts of
+each subject are kept, one file a run, in the folder ``factuality_runs`` beside this module. The
+settings were chosen on the validation subjects, which no run here looks at, but for ``anchor`` and
+``rehearsal_rate``: they go back to trials on the held-out ones. A run whose file is there is not
+done again. All of them take about 25 minutes of one core.
 
 Left out on purpose: the weights. What the trained policies said of the first subjects is kept.
 """
@@ -18,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -34,12 +36,14 @@ from rlhf_lessons.evaluation.factuality import (
     ConfidenceJudge,
     ReferenceJudge,
     count_facts,
+    exchange_sentences,
+    pairs_by_margin,
     pairs_from_scores,
     sample_answers,
 )
 from rlhf_lessons.evaluation.language import Estimate, estimate_mean, sequence_kl
+from rlhf_lessons.evaluation.sweeps import is_done, read_runs, write_run
 from rlhf_lessons.models import LanguagePolicy, load_policy
-from rlhf_lessons.models.checkpoints import replace_file
 from rlhf_lessons.training import DPOSettings, SupervisedSettings, train_dpo, train_sft
 from rlhf_lessons.worlds import (
     Encyclopedia,
@@ -59,6 +63,7 @@ __all__ = [
 ]
 
 Record = TypeVar("Record")
+Key = tuple[str, str | None, bool, int, float | None, float | None]
 
 FOLDER = Path(__file__).with_name("factuality_runs")
 COMMAND = "python -m rlhf_lessons.evaluation.factuality_sweep"
@@ -73,7 +78,8 @@ class FactualitySettings:
 
     Attributes:
         responses: long answers sampled about each tuning subject.
-        pairs_per_prompt: at most so many pairs of them.
+        draws: how many other answers each of them exchanges each of its sentences with.
+        pairs_per_prompt: at most so many pairs about one subject.
         answers: answers sampled to each question, for the confidence of claims.
         penalty: how many right facts one unreadable sentence costs the factuality judges.
         anchor: weight of the supervised term −log π(chosen) beside DPO's loss.
@@ -87,18 +93,19 @@ class FactualitySettings:
         price: how many right facts one wrong fact costs, where a run does not set its own.
     """
 
-    responses: int = 10
-    pairs_per_prompt: int = 5
+    responses: int = 20
+    draws: int = 3
+    pairs_per_prompt: int = 24
     answers: int = 9
     penalty: float = 1.0
     anchor: float = 0.01
-    steps: int = 120
+    steps: int = 320
     batch_size: int = 16
-    learning_rate: float = 5e-4
+    learning_rate: float = 3e-4
     rehearsal_rate: float = 3e-4
     max_new_tokens: int = 80
-    measured: int = 2
-    beta: float = 0.1
+    measured: int = 4
+    beta: float = 0.5
     price: float = 2.0
 
 
@@ -110,10 +117,11 @@ class FactualityRun:
     """One policy and what it says about subjects that it was not tuned on.
 
     Attributes:
-        judge: what made the pairs: "reference", "confidence" or "assured"; "none" is the
-            fine-tuned model itself.
+        judge: what scored the answers: "reference", "confidence" or "assured"; "none" without DPO.
+        unit: what the two responses of a pair differ in, "sentence" or "answer"; None without DPO.
+        rehearsed: whether the policy was trained on pretraining text as well.
         seed: seed of samples and training.
-        beta: DPO's β, None where nothing was trained.
+        beta: DPO's β, None without DPO.
         price: how many right facts one wrong fact cost the judge, None where it has no price.
         pairs: number of pairs trained on.
         counts: measure -> world ("people" or "drugs") -> mean over the responses about each
@@ -124,6 +132,8 @@ class FactualityRun:
     """
 
     judge: str
+    unit: str | None
+    rehearsed: bool
     seed: int
     beta: float | None
     price: float | None
@@ -134,9 +144,9 @@ class FactualityRun:
     samples: dict[str, list[str]]
 
     @property
-    def key(self) -> tuple[str, int, float | None, float | None]:
-        """What makes a run this one: judge, seed, β, price."""
-        return self.judge, self.seed, self.beta, self.price
+    def key(self) -> Key:
+        """What makes a run this one: judge, unit, rehearsed, seed, β, price."""
+        return self.judge, self.unit, self.rehearsed, self.seed, self.beta, self.price
 
     def mean(self, measure: str, world: str = "people") -> Estimate:
         """Return the mean per response of "right", "wrong", "hedged", "unreadable" or "words"."""
@@ -150,19 +160,14 @@ def load_factuality_sweep(folder: Path | None = None) -> list[FactualityRun]:
         folder: where the files are; None takes the one beside this module.
 
     Returns:
-        The runs, sorted by judge, seed, β and price.
+        The runs, sorted by judge, unit, rehearsal, seed, β and price.
 
     Raises:
         FileNotFoundError: there are none; the message says how to make them.
+        ValueError: a file is no run of this sweep; the message names it.
     """
-    folder = FOLDER if folder is None else folder
-    paths = sorted(folder.glob("*.json"))
-    if not paths:
-        raise FileNotFoundError(
-            f"load_factuality_sweep: {folder} must hold runs, got none; make them: {COMMAND}"
-        )
-    runs = [FactualityRun(**json.loads(path.read_text(encoding="utf-8"))["run"]) for path in paths]
-    return sorted(runs, key=lambda run: tuple(-1 if part is None else part for part in run.key))
+    runs = read_runs(FOLDER if folder is None else folder, FactualityRun, COMMAND)
+    return sorted(runs, key=lambda run: [(part is not None, part) for part in run.key])
 
 
 def anchored_dpo_loss(
@@ -196,15 +201,15 @@ def anchored_dpo_loss(
     return anchored
 
 
-def take_turns(loop: Iterator[Record], other: Iterator[object]) -> Iterator[Record]:
-    """Let two training loops of one policy take turns, a step each.
+def take_turns(loop: Iterator[Record], *others: Iterator[object]) -> Iterator[Record]:
+    """Let training loops of one policy take turns, a step each.
 
     Tuning on a few subjects makes a small model forget what it knew of the others; a step on
     pretraining text after each step of tuning keeps that alive.
 
     Args:
         loop: the loop whose records matter.
-        other: the loop that gets a step after each of them, for as long as it has any.
+        others: the loops that get a step after each of them, for as long as they have any.
 
     Yields:
         The records of ``loop``.
@@ -214,7 +219,8 @@ def take_turns(loop: Iterator[Record], other: Iterator[object]) -> Iterator[Reco
         section 3.4, the pretraining mix (there in one loss, with PPO).
     """
     for record in loop:
-        next(other, None)
+        for other in others:
+            next(other, None)
         yield record
 
 
@@ -263,7 +269,7 @@ class Pool:
     """
 
     def __init__(self, seed: int, settings: FactualitySettings):
-        self.settings = settings
+        self.seed, self.settings = seed, settings
         self.texts, self.answers = {}, {}
         sft = load_policy("facts-sft")
         for world, make in BOOKS.items():
@@ -274,36 +280,37 @@ class Pool:
             generator = torch.Generator().manual_seed(2_000 + seed)
             self.answers[world] = sample_answers(sft, book, facts, settings.answers, generator)
 
-    def pairs(self, judge: str, price: float | None) -> list[Preference]:
+    def pairs(self, judge: str, unit: str, price: float | None) -> list[Preference]:
         """Judge and pair; "confidence" looks at the model's own answers, at no truth."""
-        pairs = []
+        settings, pairs = self.settings, []
         for world, make in BOOKS.items():
-            book, penalty = make(), self.settings.penalty
+            book = make()
             if judge == "reference":
-                scorer = ReferenceJudge(book, price, penalty)
+                scorer = ReferenceJudge(book, price, settings.penalty)
             elif judge == "confidence":
-                scorer = ConfidenceJudge(book, self.answers[world], price, penalty)
+                scorer = ConfidenceJudge(book, self.answers[world], price, settings.penalty)
             else:
                 scorer = AssuredRater(book)
             prompts, responses = self.texts[world]
-            scores = scorer(prompts, responses)
-            pairs += pairs_from_scores(prompts, responses, scores, self.settings.pairs_per_prompt)
+            if unit == "sentence":
+                couples = exchange_sentences(book, prompts, responses, settings.draws, self.seed)
+                pairs += pairs_by_margin(*couples, scorer, settings.pairs_per_prompt, self.seed)
+            else:
+                scores = scorer(prompts, responses)
+                pairs += pairs_from_scores(prompts, responses, scores, settings.pairs_per_prompt)
         return pairs
 
 
 def run_one(
-    judge: str,
-    seed: int,
-    beta: float | None,
-    price: float | None,
-    pool: Pool | None = None,
-    settings: FactualitySettings = SETTINGS,
+    key: Key, pool: Pool | None = None, settings: FactualitySettings = SETTINGS
 ) -> FactualityRun:
     """Make one policy and measure it on the held-out people and drugs."""
+    judge, unit, rehearsed, seed, beta, price = key
     sft, policy = load_policy("facts-sft"), load_policy("facts-sft")
     pairs: list[Preference] = []
-    if beta is not None:
-        pairs = (pool or Pool(seed, settings)).pairs(judge, price)
+    loops: list[Iterator[object]] = []
+    if unit is not None:
+        pairs = (pool or Pool(seed, settings)).pairs(judge, unit, price)
         training = DPOSettings(
             steps=settings.steps,
             batch_size=settings.batch_size,
@@ -311,21 +318,32 @@ def run_one(
             learning_rate=settings.learning_rate,
             seed=seed,
         )
-        tuning = train_dpo(policy, pairs, training, loss=anchored_dpo_loss(settings.anchor))
+        loops.append(train_dpo(policy, pairs, training, loss=anchored_dpo_loss(settings.anchor)))
+    if rehearsed:
         documents = sample_fact_documents(settings.steps * settings.batch_size, 5_000 + seed)
-        rehearsal = train_sft(
-            policy,
-            [("", document.text) for document in documents],
-            SupervisedSettings(
-                steps=settings.steps,
-                batch_size=settings.batch_size,
-                learning_rate=settings.rehearsal_rate,
-                warmup=0.04,
-                seed=seed,
-            ),
+        rehearsal = SupervisedSettings(
+            steps=settings.steps,
+            batch_size=settings.batch_size,
+            learning_rate=settings.rehearsal_rate,
+            warmup=0.04,
+            seed=seed,
         )
-        for _ in take_turns(tuning, rehearsal):
+        loops.append(train_sft(policy, [("", document.text) for document in documents], rehearsal))
+    if loops:
+        for _ in take_turns(*loops):
             pass
+    return _measured(key, policy, sft, len(pairs), settings)
+
+
+def _measured(
+    key: Key,
+    policy: LanguagePolicy,
+    sft: LanguagePolicy,
+    pairs: int,
+    settings: FactualitySettings,
+) -> FactualityRun:
+    """Count what a policy says of the held-out subjects."""
+    seed = key[3]
     counts: dict[str, dict[str, list[float]]] = {measure: {} for measure in MEASURES}
     likeliest: dict[str, dict[str, list[float]]] = {measure: {} for measure in MEASURES}
     kl, samples = {}, {}
@@ -345,7 +363,7 @@ def run_one(
                 table[measure][world] = values.reshape(-1, per_subject).mean(1).round(4).tolist()
         samples[world] = responses[: SHOWN * per_subject : per_subject]
         divergence = Estimate(0.0, 0.0, len(names))
-        if beta is not None:
+        if key[1] is not None or key[2]:
             divergence = sequence_kl(
                 policy,
                 sft,
@@ -354,50 +372,41 @@ def run_one(
                 torch.Generator().manual_seed(4_000 + seed),
             )
         kl[world] = [round(divergence.value, 4), round(divergence.standard_error, 4)]
-    return FactualityRun(judge, seed, beta, price, len(pairs), counts, likeliest, kl, samples)
+    return FactualityRun(*key, pairs, counts, likeliest, kl, samples)
 
 
-PLAN: tuple[tuple[str, int, float | None, float | None], ...] = (
-    *(("none", seed, None, None) for seed in range(3)),
-    *(
-        (judge, seed, SETTINGS.beta, None if judge == "assured" else SETTINGS.price)
-        for seed in range(3)
-        for judge in ("reference", "confidence", "assured")
-    ),
-    ("reference", 0, SETTINGS.beta, 1.0),
-    ("reference", 0, 0.5, SETTINGS.price),
-    ("reference", 0, 0.03, SETTINGS.price),
+_DEFAULT = SETTINGS.beta, SETTINGS.price
+
+PLAN: tuple[Key, ...] = tuple(
+    (judge, unit, rehearsed, seed, beta, price)
+    for judge, unit, rehearsed, beta, price in (
+        ("none", None, False, None, None),
+        ("none", None, True, None, None),
+        ("reference", "sentence", True, *_DEFAULT),
+        ("confidence", "sentence", True, *_DEFAULT),
+        ("assured", "sentence", True, SETTINGS.beta, None),
+        ("reference", "answer", True, *_DEFAULT),
+        ("reference", "sentence", True, SETTINGS.beta, 1.0),
+        ("reference", "sentence", True, SETTINGS.beta, 4.0),
+        ("reference", "sentence", True, 0.1, SETTINGS.price),
+        ("reference", "sentence", True, 2.0, SETTINGS.price),
+    )
+    for seed in range(3)
 )
-"""Every run: (judge, seed, β, price)."""
+"""Every run: (judge, unit, rehearsed, seed, β, price)."""
 
 
 # --- The command ----------------------------------------------------------------------------------
 
 
-def _path(folder: Path, judge: str, seed: int, beta: float | None, price: float | None) -> Path:
-    parts = [judge, f"seed{seed}"]
-    parts += [f"beta{beta:g}"] if beta is not None else []
+def _path(folder: Path, key: Key) -> Path:
+    judge, unit, rehearsed, seed, beta, price = key
+    parts = [judge]
+    parts += [f"{unit}s", f"beta{beta:g}"] if unit is not None else []
     parts += [f"price{price:g}"] if price is not None else []
+    parts += ["rehearsed"] if rehearsed else []
+    parts += [f"seed{seed}"]
     return folder / f"{'_'.join(parts)}.json"
-
-
-def _write(path: Path, run: FactualityRun) -> None:
-    """Write a run as a whole or not at all."""
-    from importlib.metadata import version
-
-    values = {
-        "command": COMMAND,
-        "settings": dataclasses.asdict(SETTINGS),
-        "versions": {
-            "python": sys.version.split()[0],
-            "torch": torch.__version__,
-            "transformers": version("transformers"),
-            "numpy": np.__version__,
-        },
-        "run": dataclasses.asdict(run),
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, json.dumps(values, ensure_ascii=False) + "\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -407,27 +416,35 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words of the command line; None takes those of the process.
 
     Returns:
-        0.
+        0, or 1 when a run that is there was made with other settings.
     """
     parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__.split("\n")[0])
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the results go")
-    parser.add_argument("--seeds", type=int, nargs="*", help="only the runs of these seeds")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0, 1, 2], help="only the runs of these seeds"
+    )
     arguments = parser.parse_args(argv)
-    torch.set_num_threads(1)
+    settings = dataclasses.asdict(SETTINGS)
+    paths = {key: _path(arguments.folder, key) for key in PLAN if key[3] in arguments.seeds}
+    try:
+        missing = [key for key, path in paths.items() if not is_done(path, settings)]
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 1
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums in the same order on every machine
     pools: dict[int, Pool] = {}
-    for judge, seed, beta, price in PLAN:
-        path = _path(arguments.folder, judge, seed, beta, price)
-        if path.is_file() or (arguments.seeds and seed not in arguments.seeds):
-            continue
-        if beta is not None and seed not in pools:
-            pools = {seed: Pool(seed, SETTINGS)}  # one at a time is enough memory
-        run = run_one(judge, seed, beta, price, pools.get(seed))
-        _write(path, run)
-        print(
-            f"{path.stem}: right {run.mean('right')} wrong {run.mean('wrong')} hedged "
-            f"{run.mean('hedged')} unreadable {run.mean('unreadable')}",
-            flush=True,
-        )
+    try:
+        for key in missing:
+            seed = key[3]
+            if key[1] is not None and seed not in pools:
+                pools[seed] = Pool(seed, SETTINGS)
+            run = run_one(key, pools.get(seed), SETTINGS)
+            write_run(paths[key], dataclasses.asdict(run), command=COMMAND, settings=settings)
+            means = (f"{measure} {run.mean(measure)}" for measure in MEASURES[:4])
+            print(f"{paths[key].stem}: {' '.join(means)}", flush=True)
+    finally:
+        torch.set_num_threads(threads)
     return 0
 
 

@@ -16,6 +16,7 @@ from rlhf_lessons.evaluation import (
     factuality_sweep,
     load_factuality_sweep,
     sample_about,
+    take_turns,
 )
 from rlhf_lessons.models import load_policy
 from rlhf_lessons.worlds import drug_encyclopedia, people_encyclopedia
@@ -44,41 +45,67 @@ def test_samples_stand_side_by_side_and_follow_their_seed():
     assert responses != sample_about(policy, book, names, 2, seed=2, max_new_tokens=12)[1]
 
 
-def test_a_run_from_samples_to_counts(tmp_path, monkeypatch):
-    """One small run through the command; the second call finds it done."""
-    small = dataclasses.replace(
-        factuality_sweep.SETTINGS, responses=3, answers=2, steps=6, measured=2, batch_size=4
+class Loop:
+    """Notes its name at each step."""
+
+    def __init__(self, name, steps, seen):
+        self.name, self.steps, self.seen = name, steps, seen
+
+    def __iter__(self):
+        for step in range(self.steps):
+            self.seen.append(self.name)
+            yield step
+
+
+def test_loops_take_turns():
+    seen = []
+    a, b, c = (iter(Loop(name, steps, seen)) for name, steps in (("a", 3), ("b", 9), ("c", 1)))
+    assert list(take_turns(a, b, c)) == [0, 1, 2]
+    assert "".join(seen) == "abcabab"  # b and c stop with a
+    assert list(take_turns(iter(Loop("d", 2, seen)))) == [0, 1]
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """A plan of three short runs about four subjects of each part."""
+    settings = dataclasses.replace(
+        factuality_sweep.SETTINGS, responses=4, answers=2, steps=4, measured=2, batch_size=4
     )
-    monkeypatch.setattr(factuality_sweep, "SETTINGS", small)
-    plan = (("confidence", 1, 0.1, 2.0), ("none", 0, None, None))
+    monkeypatch.setattr(factuality_sweep, "SETTINGS", settings)
+    plan = (
+        ("confidence", "sentence", True, 1, 0.1, 2.0),
+        ("reference", "answer", False, 1, 0.1, 2.0),
+        ("none", None, False, 0, None, None),
+    )
     monkeypatch.setattr(factuality_sweep, "PLAN", plan)
     few = {}
     for world, book in BOOKS.items():
         parts = {part: names[:4] for part, names in book.parts.items()}
         few[world] = functools.partial(dataclasses.replace, book, parts=parts)
     monkeypatch.setattr(factuality_sweep, "BOOKS", few)
-    monkeypatch.setattr(
-        factuality_sweep,
-        "run_one",
-        lambda *run, original=factuality_sweep.run_one: original(*run, settings=small),
-    )
-    threads = torch.get_num_threads()
-    try:
-        assert factuality_sweep.main(["--folder", str(tmp_path), "--seeds", "1"]) == 0
-    finally:
-        torch.set_num_threads(threads)
-    (path,) = tmp_path.glob("*.json")
-    assert path.name == "confidence_seed1_beta0.1_price2.json"
-    (run,) = load_factuality_sweep(tmp_path)
-    assert run.key == ("confidence", 1, 0.1, 2.0) and run.pairs > 0
-    assert {len(run.counts[m][w]) for m in run.counts for w in BOOKS} == {4}
-    assert run.mean("words").value > 0 and run.kl["people"][0] > 0
-    written = json.loads(path.read_text(encoding="utf-8"))
-    assert set(written) == {"command", "settings", "versions", "run"}
-    before = path.stat().st_mtime_ns
+
+
+def test_runs_from_samples_to_counts(tmp_path, monkeypatch, small, capsys):
+    """Two small runs through the command; the second call finds them done, the third refuses."""
+    command = ["--folder", str(tmp_path), "--seeds", "1"]
+    assert factuality_sweep.main(command) == 0
+    runs = load_factuality_sweep(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "confidence_sentences_beta0.1_price2_rehearsed_seed1.json",
+        "reference_answers_beta0.1_price2_seed1.json",
+    }
+    assert [run.key for run in runs] == list(factuality_sweep.PLAN[:2])
+    for run in runs:
+        assert {len(run.counts[m][w]) for m in run.counts for w in BOOKS} == {4}
+        assert run.pairs > 0 and run.mean("words").value > 0 and run.kl["people"][0] > 0
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     monkeypatch.setattr(factuality_sweep, "run_one", None)  # nothing is left to do
-    assert factuality_sweep.main(["--folder", str(tmp_path), "--seeds", "1"]) == 0
-    assert path.stat().st_mtime_ns == before
+    assert factuality_sweep.main(command) == 0
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
+    changed = dataclasses.replace(factuality_sweep.SETTINGS, steps=5)
+    monkeypatch.setattr(factuality_sweep, "SETTINGS", changed)
+    assert factuality_sweep.main(command) == 1
+    assert "made with other settings (steps); delete it" in capsys.readouterr().err
 
 
 def test_no_runs_say_how_to_make_them(tmp_path):
