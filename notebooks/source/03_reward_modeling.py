@@ -1461,10 +1461,11 @@ def draw_best_of_n(figure, n, pairs):
     kept = int(np.argmax(proxy_grid[pairs][0][:n]))
     if not figure.axes:
         axes = figure.subplots()
-        axes.plot(np.sqrt(c.kl_bound), c.proxy)
-        axes.plot(np.sqrt(c.kl_bound), c.gold / gold_unit)
+        axes.plot(np.sqrt(c.kl_bound), c.proxy, label="proxy")
+        axes.plot(np.sqrt(c.kl_bound), c.gold / gold_unit, label="gold")
         axes.axvline(0, color="#55555a", linewidth=1.2, linestyle=":")
-        axes.set(xlabel="√KL (nats)", ylabel="mean over prompts, spread of π = 1", ylim=(-0.3, 2.6))
+        axes.set(xlabel="√KL (nats)", ylabel="mean, in spreads of π", ylim=(-0.3, 2.6))
+        axes.legend(loc="upper left")
     axes = figure.axes[0]
     axes.lines[0].set_ydata(c.proxy)
     axes.lines[1].set_ydata(c.gold / gold_unit)
