@@ -37,6 +37,7 @@ from rlhf_lessons import formulas
 from rlhf_lessons.evaluation.best_of_n import best_of_n_curve
 from rlhf_lessons.evaluation.language import estimate_mean, estimate_share, sequence_kl
 from rlhf_lessons.evaluation.preferences import numbers
+from rlhf_lessons.evaluation.sweeps import versions
 from rlhf_lessons.models import (
     LanguagePolicy,
     RewardModel,
@@ -800,14 +801,6 @@ def _rounded(point: FrontierPoint) -> FrontierPoint:
         if isinstance(value := getattr(point, field.name), float) and math.isfinite(value)
     }
     return dataclasses.replace(point, **values)
-
-
-def versions() -> dict[str, str]:
-    """Name the versions of Python and of the libraries that a run depends on."""
-    from importlib.metadata import version
-
-    packages = ("numpy", "torch", "transformers", "tokenizers")
-    return {"python": sys.version.split()[0], **{name: version(name) for name in packages}}
 
 
 def _write(path: Path, run: FrontierRun) -> None:

@@ -42,8 +42,9 @@ import torch
 
 from rlhf_lessons import formulas
 from rlhf_lessons.evaluation.best_of_n import best_of_n, best_of_n_curve
-from rlhf_lessons.evaluation.frontier import frontier_point, versions
+from rlhf_lessons.evaluation.frontier import frontier_point
 from rlhf_lessons.evaluation.preferences import preference_accuracy
+from rlhf_lessons.evaluation.sweeps import versions
 from rlhf_lessons.models import (
     LanguagePolicy,
     RewardModel,

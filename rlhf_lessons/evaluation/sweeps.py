@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from rlhf_lessons.models.checkpoints import replace_file
 
-__all__ = ["is_done", "read_runs", "write_run"]
+__all__ = ["is_done", "read_runs", "versions", "write_run"]
 
 Run = TypeVar("Run")
 
@@ -40,12 +40,20 @@ def write_run(
         ValueError: a number is not finite, which JSON cannot hold.
         OSError: the file cannot be written; what was there before is unchanged.
     """
-    from importlib.metadata import version
-
-    versions = {"python": sys.version.split()[0], **{name: version(name) for name in PACKAGES}}
-    values = {"command": command, "settings": settings, "versions": versions, "run": run}
+    values = {"command": command, "settings": settings, "versions": versions(), "run": run}
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def versions() -> dict[str, str]:
+    """Name the versions of Python and of the libraries that a run depends on.
+
+    Returns:
+        name -> version.
+    """
+    from importlib.metadata import version
+
+    return {"python": sys.version.split()[0], **{name: version(name) for name in PACKAGES}}
 
 
 def is_done(path: Path, settings: Mapping[str, Any]) -> bool:
