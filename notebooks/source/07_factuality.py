@@ -81,8 +81,8 @@ for document in corpus[:4]:
 times_seen = Counter(fact for document in corpus for fact in document.facts)
 seen = np.array([times_seen[fact] for book in (people, drugs) for fact in book.facts])
 print(
-    f"\n{len(seen):,} facts; the rarest was read {seen.min()} times, the median fact "
-    f"{np.median(seen):.0f} times, the most popular {seen.max():,} times"
+    f"\n{len(seen):,} facts; times read: the rarest {seen.min()}, the median fact "
+    f"{np.median(seen):.0f}, the most popular {seen.max():,}"
 )
 
 # %% [markdown]
@@ -253,7 +253,7 @@ def mean_p_true(policy, names):
 
 for part in ("demonstrations", "held out"):
     before, after = (mean_p_true(policy, people.parts[part]) for policy in (base, sft))
-    print(f"rare facts of people in {part:<15} before {before}   after fine-tuning {after}")
+    print(f"rare facts of people, {part:<15} before {before}   after fine-tuning {after}")
 
 # %% [markdown]
 # The people of the demonstrations were learned by heart; for everybody else nothing was gained. Of
