@@ -6,9 +6,9 @@
 The raters compare by Bradley-Terry on the gold reward at temperature 2. Pairs are two completions
 of one prompt by the fine-tuned model of the review world; a seed draws the labels' noise and the
 order of training. Accuracy is expected: each of the 5,000 held-out pairs counts with the exact
-probability of its label, so the ceiling is exact too and no luck of the test labels is left. Three
-more rows ask what is missing at 10,000 pairs: twice the passes, four people's labels for each pair,
-and both.
+probability of its label, so the ceiling is exact too and no luck of the test labels is left. More
+rows ask what is missing at 10,000 pairs: twice the passes, four people's labels for each pair, and
+both, with one seed; and a reward to which every token adds, with all.
 
 The raw results, with command, settings and versions, are read by lesson 3:
 ``rlhf_lessons/classroom/results/03_reward_model_sizes.json``.
@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from rlhf_lessons.evaluation import calibration, preference_accuracy
-from rlhf_lessons.models import LanguagePolicy, RewardModel, load_policy
+from rlhf_lessons.models import LanguagePolicy, RewardModel, TokenRewardModel, load_policy
 from rlhf_lessons.models.checkpoints import replace_file
 from rlhf_lessons.training import RewardSettings, train_reward_model
 from rlhf_lessons.worlds import (
@@ -97,13 +97,17 @@ def keep_results(
     for case in cases:
         names = case.keys() & {"pairs", "seed", "passes"}
         settings = dataclasses.asdict(reward_settings(**{name: case[name] for name in names}))
-        same = [run for run in runs if case.items() <= run.items()]
+        same = [
+            run
+            for run in runs
+            if case.items() <= run.items() and run.get("reads") == case.get("reads")
+        ]
         if same and same[0]["settings"] != settings:
             raise SystemExit(f"{output} was made with other settings: move it away")
         if same:
             continue
         runs.append({**case, "settings": settings, **measure(**case)})
-        print(", ".join(f"{name} {value:,}" for name, value in case.items()), flush=True)
+        print(", ".join(f"{name} {value}" for name, value in case.items()), flush=True)
         lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in header.items()]
         rows = ",\n".join(json.dumps(run) for run in runs)
         replace_file(output, "{\n" + ",\n".join([*lines, f'"runs": [\n{rows}\n]']) + "\n}\n")
@@ -122,7 +126,7 @@ def main() -> None:
     entropy = -(p * np.log(p) + (1 - p) * np.log1p(-p)).mean()
     rater = NoisyComparer(reviews.gold_reward, TEMPERATURE)
 
-    def measure(pairs: int, passes: int, raters: int, seed: int) -> dict:
+    def measure(pairs: int, passes: int, raters: int, seed: int, reads: str = "") -> dict:
         texts = [side[HELD_OUT : HELD_OUT + pairs] for side in (all_prompts, *sides)]
         labels = [
             label
@@ -130,7 +134,8 @@ def main() -> None:
             for label in label_pairs(rater, *texts, seed + 1_000 * person)
         ]
         labels, _ = drop_equal_pairs(labels)
-        model = RewardModel.from_policy(policy)
+        kind = TokenRewardModel if reads == TokenRewardModel.READS else RewardModel
+        model = kind.from_policy(policy)
         *_, last = train_reward_model(model, labels, reward_settings(pairs, seed, passes))
         rewards = [model(prompts, side).double().numpy() for side in held_out]
         said = preference_probability(*rewards, 1.0)
@@ -165,6 +170,10 @@ def main() -> None:
         cases += [
             {"pairs": 10_000, "passes": passes, "raters": raters, "seed": arguments.seeds[0]}
             for passes, raters in ((8, 1), (4, 4), (8, 4))
+        ]
+        cases += [
+            {"pairs": 10_000, "passes": 4, "raters": 1, "seed": seed, "reads": "every token"}
+            for seed in arguments.seeds
         ]
     keep_results(arguments.output, header, cases, measure)
 

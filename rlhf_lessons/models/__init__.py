@@ -13,7 +13,7 @@ from rlhf_lessons.models.classifier import ResponseClassifier
 from rlhf_lessons.models.language_policy import LanguagePolicy, Rollout, TokenBatch
 from rlhf_lessons.models.response_embedding import ResponseEmbedding
 from rlhf_lessons.models.response_tree import ResponseTree, TreeValues, table_policy
-from rlhf_lessons.models.reward_model import RewardModel
+from rlhf_lessons.models.reward_model import RewardModel, TokenRewardModel
 from rlhf_lessons.models.sequence_judge import SequenceClassifierJudge
 from rlhf_lessons.models.small_gpt2 import small_gpt2
 from rlhf_lessons.models.tabular import (
@@ -39,6 +39,7 @@ __all__ = [
     "SequenceClassifierJudge",
     "SoftmaxPolicy",
     "TokenBatch",
+    "TokenRewardModel",
     "TreeValues",
     "ValueHead",
     "ValueTable",

@@ -93,14 +93,23 @@ class Readout:
 
     @classmethod
     def _from_body(
-        cls: type[Self], policy: LanguagePolicy, outputs: int, head: Callable[[int], Tensor]
+        cls: type[Self],
+        policy: LanguagePolicy,
+        outputs: int,
+        head: Callable[[int], Tensor],
+        **marks: str,
     ) -> Self:
-        """Copy the policy's body and put the head on it: ``head(H)`` gives (D, H) weights."""
+        """Copy the policy's body and put the head on it: ``head(H)`` gives (D, H) weights.
+
+        ``marks`` are kept, and saved, with the model's configuration.
+        """
         from transformers import AutoModelForSequenceClassification
 
         config = copy.deepcopy(policy.model.config)
         config.num_labels = outputs
         config.pad_token_id = policy.pad_token_id
+        for name, value in marks.items():
+            setattr(config, name, value)
         # The weights drawn here are all replaced: the caller's random numbers stay as they were.
         with torch.random.fork_rng(devices=[]):
             try:
@@ -228,18 +237,27 @@ class Readout:
         # Padding is on the right, where no counted token looks: no attention mask is needed, and
         # the row's first token fills it as well as any.
         tokens = torch.where(counted, tokens, tokens[:, :1])
-        rows = torch.arange(len(tokens), device=self.device)
+        places, read = self._places(lengths)
+        row = torch.arange(len(tokens), device=self.device).unsqueeze(1).expand_as(places)[read]
         with fast_products(self.device):
             body = self.model.base_model
             if gpt2_body.is_plain(self.model):
-                places = (lengths - 1).unsqueeze(1)
-                every = torch.ones_like(places, dtype=torch.bool)
-                last = gpt2_body.states_at(body, tokens, lengths, places, every)
+                states = gpt2_body.states_at(body, tokens, lengths, places, read)
             else:
                 hidden = body(input_ids=tokens, use_cache=False).last_hidden_state
-                last = hidden[rows, lengths - 1]
-        numbers = self.model.score(last)
-        return numbers.to(torch.promote_types(numbers.dtype, torch.float32))
+                states = hidden[row, places[read]]
+        numbers = self.model.score(states)
+        numbers = numbers.to(torch.promote_types(numbers.dtype, torch.float32))
+        return numbers.new_zeros(len(tokens), numbers.shape[1]).index_add(0, row, numbers)
+
+    def _places(self, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Say where the head reads, and what counts; a row's numbers are summed.
+
+        Gives (B, T) columns of counted tokens and a boolean (B, T), what counts first in each row;
+        here the last token alone.
+        """
+        places = (lengths - 1).unsqueeze(1)
+        return places, torch.ones_like(places, dtype=torch.bool)
 
     @torch.no_grad()
     def read(

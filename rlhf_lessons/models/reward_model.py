@@ -3,7 +3,8 @@
 It is a judge: call it with prompts and responses and it returns one score for each. Best-of-n, PPO
 and the building of pairs take it wherever they take the gold reward.
 
-Left out on purpose: a reward for every token (that is the value head of lesson 4) and ensembles.
+:class:`RewardModel` reads the last token, as the field does; :class:`TokenRewardModel` lets every
+token add its own. Left out on purpose: ensembles.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 from rlhf_lessons.models.language_policy import LanguagePolicy, TokenBatch
 from rlhf_lessons.models.readout import Readout, as_rows
 
-__all__ = ["RewardModel"]
+__all__ = ["RewardModel", "TokenRewardModel"]
 
 
 class RewardModel(Readout):
@@ -36,8 +37,17 @@ class RewardModel(Readout):
         ValueError: if the model's head is not linear or has more than one output.
     """
 
+    READS = "last token"  # what the saved configuration says where it says nothing
+
     def __init__(self, model, tokenizer) -> None:
         super().__init__(model, tokenizer)
+        reads = getattr(model.config, "reward_reads", RewardModel.READS)
+        if reads != self.READS:
+            raise ValueError(
+                f"{type(self).__name__}: model must read rewards at the {self.READS}, got one that "
+                f"was made to read the {reads}; RewardModel reads the last token, TokenRewardModel "
+                f"every token"
+            )
         if model.score.out_features != 1:
             raise ValueError(
                 f"RewardModel: model must have a head of one output, got {model.score.out_features}"
@@ -58,7 +68,8 @@ class RewardModel(Readout):
         Raises:
             ValueError: if transformers knows no scalar head for this kind of model.
         """
-        return cls._from_body(policy, 1, lambda width: torch.zeros(1, width))
+        marks = {} if cls.READS == RewardModel.READS else {"reward_reads": cls.READS}
+        return cls._from_body(policy, 1, lambda width: torch.zeros(1, width), **marks)
 
     @property
     def offset(self) -> float:
@@ -132,3 +143,32 @@ class RewardModel(Readout):
             )
         self.model.config.reward_offset = float(raw.mean())
         self.model.config.reward_scale = float(raw.std())
+
+
+class TokenRewardModel(RewardModel):
+    """A reward model in which every token adds its own share: r(x, y) = Σ_t w · h_t.
+
+    Where a response is good for what its sentences say one by one, the sum need not be carried to
+    the last token: the same pairs teach a little more (lesson 3 measures it). The prompt's share is
+    the same for all its responses, so preferences neither show nor fix it. It is made, trained,
+    saved and called like a ``RewardModel``; to ``transformers`` the saved model is a classifier
+    that reads the last token, so load it with this class.
+
+    Attributes:
+        model: the wrapped sequence classifier.
+        tokenizer: its tokenizer.
+        context_length: the most tokens (prompt + response + end) it takes, None if unlimited.
+        offset: what ``score`` subtracts, set by ``normalise``.
+        scale: what ``score`` divides by, set by ``normalise``.
+
+    Raises:
+        ValueError: if the model's head is not linear or has more than one output, or it was made to
+            read the last token.
+    """
+
+    READS = "every token"
+
+    def _places(self, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        columns = torch.arange(int(lengths.max()), device=lengths.device).expand(len(lengths), -1)
+        last = (lengths - 1).unsqueeze(1)
+        return columns.minimum(last), columns <= last

@@ -10,6 +10,7 @@ from rlhf_lessons.models import (
     ResponseEmbedding,
     RewardModel,
     TokenBatch,
+    TokenRewardModel,
     gpt2_body,
 )
 from rlhf_lessons.models.readout import as_rows
@@ -285,3 +286,46 @@ def test_an_embedding_has_its_dimensions(policy):
         ResponseEmbedding.from_policy(policy, 1)
     with pytest.raises(ValueError, match="one output, got 3"):
         RewardModel(embedding.model, embedding.tokenizer)
+
+
+# Every token adds its own -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def token_model(policy) -> TokenRewardModel:
+    model = TokenRewardModel.from_policy(policy)
+    torch.nn.init.normal_(model.model.score.weight, generator=torch.Generator().manual_seed(0))
+    return model
+
+
+def summed(policy, model, prompt, response) -> float:
+    """One text at a time, as ``oracle``, with the dot products of all places added up."""
+    ids = [1, *(WORDS.index(word) + 4 for word in f"{prompt} {response}".split()), 2]
+    hidden = policy.model.transformer(torch.tensor([ids])).last_hidden_state
+    return sum((state @ model.model.score.weight[0]).item() for state in hidden[0])
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_the_sum_over_all_tokens_is_read(policy, token_model, plain, monkeypatch):
+    monkeypatch.setattr(gpt2_body, "is_plain", lambda model: plain)
+    expected = [summed(policy, token_model, *pair) for pair in zip(PROMPTS, RESPONSES, strict=True)]
+    got = token_model(PROMPTS, RESPONSES)
+    assert got.tolist() == pytest.approx(expected, abs=2e-5)
+    assert len(set(expected)) == 3
+    alone = [float(token_model([p], [r])) for p, r in zip(PROMPTS, RESPONSES, strict=True)]
+    assert got.tolist() == pytest.approx(alone, abs=2e-5)
+
+
+def test_each_kind_loads_its_own_and_refuses_the_other(token_model, reward_model, tmp_path):
+    token_model.normalise(PROMPTS, RESPONSES)
+    token_model.save_pretrained(tmp_path / "every")
+    reward_model.save_pretrained(tmp_path / "last")
+    again = TokenRewardModel.from_pretrained(tmp_path / "every")
+    assert torch.equal(again(PROMPTS, RESPONSES), token_model(PROMPTS, RESPONSES))
+    assert torch.equal(token_model.copy()(PROMPTS, RESPONSES), token_model(PROMPTS, RESPONSES))
+    with pytest.raises(
+        ValueError, match="RewardModel: model must read .* last token, got .* every"
+    ):
+        RewardModel.from_pretrained(tmp_path / "every")
+    with pytest.raises(ValueError, match="TokenRewardModel: model must read .* every token, got"):
+        TokenRewardModel.from_pretrained(tmp_path / "last")
