@@ -5,7 +5,9 @@
     python -m rlhf_lessons models build reviews-base reviews-sft reviews-reward
 
 A recipe names everything that a model depends on: its size, its data, its settings, its seeds. On
-one machine, with the same libraries, it gives the same bytes each time.
+one machine, with the same libraries and loops, it gives the same bytes each time; where one of them
+sums in another order it gives another model of the same quality. The shipped weights were not made
+anew for such a change, since the measurements of the lessons stand on them.
 
 Left out on purpose: choosing settings. They are written here once; lessons 2 and 7 show what they
 do.
