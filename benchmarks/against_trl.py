@@ -75,6 +75,13 @@ def pairs(count: int) -> list[Preference]:
     return label_pairs(NoisyComparer(reviews.gold_reward, 1.0), prompts, first, second, seed=0)
 
 
+def pairs_for_trl(preferences: Sequence[Preference]) -> Any:
+    """Give the pairs as the data set that TRL's trainers read: the prompt ends in a space."""
+    from datasets import Dataset
+
+    return Dataset.from_list([{**p._asdict(), "prompt": p.prompt + " "} for p in preferences])
+
+
 @contextlib.contextmanager
 def default_products() -> Iterator[None]:
     """Make a block without the faster products of ``models/products.py``."""

@@ -34,7 +34,6 @@ def ours(policy, pairs, batch_size):
 
 def measure(size: str, setting: str, activation: str, steps: int) -> None:
     import trl
-    from datasets import Dataset
 
     policy = side_by_side.gpt2(size, activation)
     preferences = side_by_side.pairs(side_by_side.BATCH * 4)
@@ -54,9 +53,7 @@ def measure(size: str, setting: str, activation: str, steps: int) -> None:
                 trl.DPOConfig, folder, steps, beta=0.1, **TRL[setting]
             ),
             processing_class=policy.tokenizer,
-            train_dataset=Dataset.from_list(
-                [{**p._asdict(), "prompt": p.prompt + " "} for p in preferences]
-            ),
+            train_dataset=side_by_side.pairs_for_trl(preferences),
             callbacks=callbacks,
         )
 

@@ -16,6 +16,7 @@ from importlib.metadata import version
 import torch
 
 from rlhf_lessons.evaluation import ppo_sweep
+from rlhf_lessons.models.checkpoints import replace_file
 
 
 def main() -> None:
@@ -32,7 +33,7 @@ def main() -> None:
         "runs": [dataclasses.asdict(run) for run in ppo_sweep.run_ppo_sweep()],
     }
     text = json.dumps(values, indent=1, ensure_ascii=False) + "\n"
-    ppo_sweep.FILE.write_text(text, encoding="utf-8")
+    replace_file(ppo_sweep.FILE, text)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,6 @@ def ours(model, pairs, batch_size):
 
 def measure(size: str, setting: str, activation: str, steps: int) -> None:
     import trl
-    from datasets import Dataset
     from transformers import AutoModelForSequenceClassification
 
     policy = side_by_side.gpt2(size, activation)
@@ -48,9 +47,7 @@ def measure(size: str, setting: str, activation: str, steps: int) -> None:
                 trl.RewardConfig, folder, steps, eos_token="<end>", **TRL[setting]
             ),
             processing_class=policy.tokenizer,
-            train_dataset=Dataset.from_list(
-                [{**p._asdict(), "prompt": p.prompt + " "} for p in preferences]
-            ),
+            train_dataset=side_by_side.pairs_for_trl(preferences),
             callbacks=callbacks,
         )
 

@@ -40,6 +40,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from rlhf_lessons.models import LanguagePolicy
+from rlhf_lessons.models.checkpoints import replace_file
 from rlhf_lessons.training.dpo import DPOSettings, DPOStep, Pairs
 from rlhf_lessons.training.schedule import schedule
 from rlhf_lessons.worlds.preferences import load_preferences
@@ -456,7 +457,7 @@ def _go_on(given: argparse.Namespace, settings: DPOSettings, leader: bool) -> bo
             )
     elif leader:
         given.checkpoint.mkdir(parents=True, exist_ok=True)
-        note.write_text(json.dumps(now), encoding="utf-8")
+        replace_file(note, json.dumps(now))
     return saved
 
 
