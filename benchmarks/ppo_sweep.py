@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
-from importlib.metadata import version
 
 import torch
 
 from rlhf_lessons.evaluation import ppo_sweep
 from rlhf_lessons.models.checkpoints import replace_file
+from rlhf_lessons.training.versions import versions
 
 
 def main() -> None:
@@ -26,10 +25,7 @@ def main() -> None:
         "settings": dataclasses.asdict(ppo_sweep.SETTINGS),
         "prompts": {"count": ppo_sweep.PROMPTS, "seed": ppo_sweep.PROMPT_SEED},
         "held_out": {"count": ppo_sweep.HELD_OUT, "seed": ppo_sweep.HELD_OUT_SEED},
-        "versions": {
-            "python": sys.version.split()[0],
-            **{name: version(name) for name in ("torch", "transformers", "numpy")},
-        },
+        "versions": versions(),
         "runs": [dataclasses.asdict(run) for run in ppo_sweep.run_ppo_sweep()],
     }
     text = json.dumps(values, indent=1, ensure_ascii=False) + "\n"

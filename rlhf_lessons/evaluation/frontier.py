@@ -37,7 +37,6 @@ from rlhf_lessons import formulas
 from rlhf_lessons.evaluation.best_of_n import best_of_n_curve
 from rlhf_lessons.evaluation.language import estimate_mean, estimate_share, sequence_kl
 from rlhf_lessons.evaluation.preferences import numbers
-from rlhf_lessons.evaluation.sweeps import versions
 from rlhf_lessons.models import (
     LanguagePolicy,
     RewardModel,
@@ -57,6 +56,7 @@ from rlhf_lessons.training import (
     train_reward_model,
     train_sft,
 )
+from rlhf_lessons.training.versions import versions
 from rlhf_lessons.worlds import reviews
 from rlhf_lessons.worlds.labellers import NoisyComparer, label_pairs
 from rlhf_lessons.worlds.preferences import Preference

@@ -44,7 +44,6 @@ from rlhf_lessons import formulas
 from rlhf_lessons.evaluation.best_of_n import best_of_n, best_of_n_curve
 from rlhf_lessons.evaluation.frontier import frontier_point
 from rlhf_lessons.evaluation.preferences import preference_accuracy
-from rlhf_lessons.evaluation.sweeps import versions
 from rlhf_lessons.models import (
     LanguagePolicy,
     RewardModel,
@@ -65,6 +64,7 @@ from rlhf_lessons.training import (
     train_reward_model,
     train_sft,
 )
+from rlhf_lessons.training.versions import versions
 from rlhf_lessons.worlds import (
     Preference,
     drop_equal_pairs,

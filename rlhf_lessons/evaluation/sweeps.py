@@ -11,18 +11,16 @@ Left out on purpose: a plan of the runs, and what is in one. Each sweep has its 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from rlhf_lessons.models.checkpoints import replace_file
+from rlhf_lessons.training.versions import versions
 
-__all__ = ["is_done", "read_runs", "versions", "write_run"]
+__all__ = ["is_done", "read_runs", "write_run"]
 
 Run = TypeVar("Run")
-
-PACKAGES = ("numpy", "torch", "transformers", "tokenizers")
 
 
 def write_run(
@@ -43,17 +41,6 @@ def write_run(
     values = {"command": command, "settings": settings, "versions": versions(), "run": run}
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def versions() -> dict[str, str]:
-    """Name the versions of Python and of the libraries that a run depends on.
-
-    Returns:
-        name -> version.
-    """
-    from importlib.metadata import version
-
-    return {"python": sys.version.split()[0], **{name: version(name) for name in PACKAGES}}
 
 
 def is_done(path: Path, settings: Mapping[str, Any]) -> bool:

@@ -40,6 +40,7 @@ from rlhf_lessons.models.small_gpt2 import small_gpt2
 from rlhf_lessons.models.tokenizer import word_tokenizer
 from rlhf_lessons.training.reward_model import RewardSettings, train_reward_model
 from rlhf_lessons.training.supervised import SupervisedSettings, held_out_nll, train_sft
+from rlhf_lessons.training.versions import versions
 from rlhf_lessons.worlds.fact_corpus import (
     fact_vocabulary,
     sample_fact_demonstrations,
@@ -287,7 +288,7 @@ def build_checkpoint(
             "seed": recipe.settings.seed,
             "held_out_nll": round(validation_loss, 4),
             "recipe": recipe.as_json(),
-            "versions": _versions(),
+            "versions": versions(),
         }
     finally:
         torch.set_num_threads(threads)
@@ -346,13 +347,6 @@ def _trained_reward_model(
         validation_loss = record.validation_loss
     model.normalise(prompts[: recipe.validation], first[: recipe.validation])
     return model, validation_loss
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    packages = ("numpy", "torch", "transformers", "tokenizers", "safetensors")
-    return {"python": sys.version.split()[0], **{name: version(name) for name in packages}}
 
 
 def _finish(folder: Path) -> dict[str, dict]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import platform
 from dataclasses import dataclass
 
 import pytest
+import torch
 
 from rlhf_lessons.evaluation.sweeps import is_done, read_runs, write_run
 
@@ -25,7 +27,8 @@ def test_a_run_comes_back_with_what_it_was_made_by(tmp_path):
     assert read_runs(path.parent, Run, "make it") == [Run(0, [0.5]), Run(1, [0.5])]
     values = json.loads(path.read_text(encoding="utf-8"))
     assert values["command"] == "make it" and values["settings"]["steps"] == 3
-    assert set(values["versions"]) == {"python", "numpy", "torch", "transformers", "tokenizers"}
+    assert torch.__version__.startswith(values["versions"]["torch"])  # "2.6.0+cu124"
+    assert values["versions"]["python"] == platform.python_version()
 
 
 def test_a_run_is_done_once(tmp_path):
