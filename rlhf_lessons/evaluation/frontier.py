@@ -56,6 +56,7 @@ from rlhf_lessons.training import (
     train_reward_model,
     train_sft,
 )
+from rlhf_lessons.training.settings import ABOVE_0, check_settings, whole
 from rlhf_lessons.training.versions import versions
 from rlhf_lessons.worlds import reviews
 from rlhf_lessons.worlds.labellers import NoisyComparer, label_pairs
@@ -392,13 +393,11 @@ class FrontierSettings:
     larger_steps: int = 1600
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            whole = isinstance(field.default, int)
-            if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
-                raise ValueError(f"FrontierSettings: {field.name} must be a number, got {value!r}")
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"FrontierSettings: {field.name} must be above 0, got {value!r}")
+        rules = {
+            field.name: whole(1) if isinstance(field.default, int) else ABOVE_0
+            for field in dataclasses.fields(self)
+        }
+        check_settings(self, **rules)
 
 
 class _World:

@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -63,6 +62,15 @@ from rlhf_lessons.training import (
     train_ppo,
     train_reward_model,
     train_sft,
+)
+from rlhf_lessons.training.settings import (
+    ABOVE_0,
+    FROM_0,
+    SUPERVISED,
+    Rule,
+    check_settings,
+    one_of,
+    whole,
 )
 from rlhf_lessons.training.versions import versions
 from rlhf_lessons.worlds import (
@@ -167,27 +175,27 @@ class SentimentSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        lowest = {"sft_steps": 0, "seed": 0, "prompts": 2, "completions": 2, "samples": 2}
-        wanted: dict[str, tuple[bool, str]] = {
-            "method": (self.method in SENTIMENT_METHODS, f"one of {', '.join(SENTIMENT_METHODS)}"),
-            "reward": (self.reward in ("learned", "judge"), "learned or judge"),
-            "judge": (
-                self.judge != "gold" or self.data == "reviews",
+        shared = ("steps", "batch_size", "accumulate", "learning_rate", "bf16", "seed")
+        check_settings(
+            self,
+            **{name: SUPERVISED[name] for name in shared},
+            method=one_of(SENTIMENT_METHODS),
+            judge=Rule(
                 f"a sequence classifier for {self.data}, since gold reads the offline world alone",
+                lambda judge: judge != "gold" or self.data == "reviews",
             ),
-            "label_temperature": (0 <= self.label_temperature < math.inf, "0 or more, and finite"),
-        }
-        for field in dataclasses.fields(self):
-            value, least = getattr(self, field.name), lowest.get(field.name, 1)
-            if type(field.default) is int:
-                right = isinstance(value, int) and not isinstance(value, bool) and value >= least
-                wanted[field.name] = right, f"a whole number ≥ {least}"
-            elif type(field.default) is float and field.name not in wanted:
-                wanted[field.name] = 0 < value < math.inf, "above 0, and finite"
-        for name, (right, expected) in wanted.items():
-            if not right:
-                got = getattr(self, name)
-                raise ValueError(f"SentimentSettings: {name} must be {expected}, got {got!r}")
+            reward=one_of(("learned", "judge")),
+            beta=ABOVE_0,
+            sft_steps=whole(0),
+            reward_steps=whole(1),
+            prompts=whole(2),
+            completions=whole(2),
+            label_temperature=FROM_0,
+            n=whole(1),
+            max_new_tokens=whole(1),
+            samples=whole(2),
+            measure_every=whole(1),
+        )
 
     @classmethod
     def preset(cls, **given: Any) -> SentimentSettings:

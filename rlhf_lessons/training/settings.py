@@ -1,13 +1,13 @@
-"""What a setting may be, said once for all loops: whole numbers, strengths, shares, switches.
+"""What a setting may be, said once for all: whole numbers, strengths, shares, switches, choices.
 
-A loop's settings are a frozen dataclass that names the rule of each of its fields when it is made,
-so that a wrong one is refused by its name, before anything is loaded or trained.
+Settings are a frozen dataclass that names the rule of each of its fields when it is made, so that a
+wrong one is refused by its name, before anything is loaded or trained.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +37,12 @@ def whole(least: int) -> Rule:
         f"a whole number ≥ {least}",
         lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= least,
     )
+
+
+def one_of(names: Iterable[str]) -> Rule:
+    """Make the rule of a choice."""
+    names = tuple(names)
+    return Rule(f"one of {', '.join(names)}", lambda value: value in names)
 
 
 def or_none(rule: Rule) -> Rule:

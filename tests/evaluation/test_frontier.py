@@ -202,8 +202,12 @@ def test_wrong_arguments_and_files_are_named(tmp_path, sweep, capsys):
     for method, beta in (("dpo", None), ("dpo", 0.0), ("dpo", -1.0), ("sft", 0.1)):
         with pytest.raises(ValueError, match="run_frontier: beta must be"):
             run_frontier(method, beta)
-    with pytest.raises(ValueError, match="FrontierSettings: pairs must be above 0"):
+    with pytest.raises(
+        ValueError, match="FrontierSettings: pairs must be a whole number ≥ 1"
+    ):
         FrontierSettings(pairs=0)
+    with pytest.raises(ValueError, match="temperature must be a finite number > 0, got inf"):
+        FrontierSettings(temperature=math.inf)
     with pytest.raises(FileNotFoundError, match="frontier run makes them"):
         load_frontier(tmp_path)
     assert main(["--folder", str(tmp_path), "table"]) == 1
