@@ -1,36 +1,46 @@
 """Train the PPO runs that lesson 4 compares, and write their results into the package.
 
-    python benchmarks/ppo_sweep.py      about 3 minutes on one core
+    python benchmarks/ppo_sweep.py      about 3 minutes on one core; an interrupted sweep goes on
 
-The results depend on the library versions that the file names; on one machine the same versions
-give the same file.
+The results depend on the library versions that each file names; on one machine the same versions
+give the same files.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
+import sys
 
-import torch
+from rlhf_lessons.evaluation.ppo_sweep import (
+    BETAS,
+    COMMAND,
+    FOLDER,
+    HELD_OUT,
+    HELD_OUT_SEED,
+    PROMPT_SEED,
+    PROMPTS,
+    SETTINGS,
+    run_ppo_sweep,
+)
+from rlhf_lessons.evaluation.sweeps import do_runs
 
-from rlhf_lessons.evaluation import ppo_sweep
-from rlhf_lessons.models.checkpoints import replace_file
-from rlhf_lessons.training.versions import versions
+
+def do(key: tuple[str, float]) -> tuple[dict, str]:
+    judge, beta = key
+    (run,) = run_ppo_sweep({judge: (beta,)})
+    return dataclasses.asdict(run), f"KL {run.kl:.3f}, gold {run.gold:+.3f}"
 
 
-def main() -> None:
-    torch.set_num_threads(1)
-    values = {
-        "command": "python benchmarks/ppo_sweep.py",
-        "settings": dataclasses.asdict(ppo_sweep.SETTINGS),
-        "prompts": {"count": ppo_sweep.PROMPTS, "seed": ppo_sweep.PROMPT_SEED},
-        "held_out": {"count": ppo_sweep.HELD_OUT, "seed": ppo_sweep.HELD_OUT_SEED},
-        "versions": versions(),
-        "runs": [dataclasses.asdict(run) for run in ppo_sweep.run_ppo_sweep()],
+def main() -> int:
+    keys = [(judge, beta) for judge, betas in BETAS.items() for beta in betas]
+    settings = {
+        **dataclasses.asdict(SETTINGS),
+        "prompts": {"count": PROMPTS, "seed": PROMPT_SEED},
+        "held_out": {"count": HELD_OUT, "seed": HELD_OUT_SEED},
     }
-    text = json.dumps(values, indent=1, ensure_ascii=False) + "\n"
-    replace_file(ppo_sweep.FILE, text)
+    paths = {key: FOLDER / "{}_beta{:g}.json".format(*key) for key in keys}
+    return do_runs(paths, do, command=COMMAND, settings=settings)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

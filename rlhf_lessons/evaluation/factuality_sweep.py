@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ from rlhf_lessons.evaluation.factuality import (
     sample_answers,
 )
 from rlhf_lessons.evaluation.language import Estimate, estimate_mean, sequence_kl
-from rlhf_lessons.evaluation.sweeps import is_done, read_runs, write_run
+from rlhf_lessons.evaluation.sweeps import do_runs, read_runs
 from rlhf_lessons.models import LanguagePolicy, load_policy
 from rlhf_lessons.training import DPOSettings, SupervisedSettings, train_dpo, train_sft
 from rlhf_lessons.worlds import (
@@ -166,7 +167,7 @@ def load_factuality_sweep(folder: Path | None = None) -> list[FactualityRun]:
         FileNotFoundError: there are none; the message says how to make them.
         ValueError: a file is no run of this sweep; the message names it.
     """
-    runs = read_runs(FOLDER if folder is None else folder, FactualityRun, COMMAND)
+    runs = read_runs(folder or FOLDER, lambda run, _: FactualityRun(**run), COMMAND)
     return sorted(runs, key=lambda run: [(part is not None, part) for part in run.key])
 
 
@@ -424,28 +425,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--seeds", type=int, nargs="+", default=[0, 1, 2], help="only the runs of these seeds"
     )
     arguments = parser.parse_args(argv)
-    settings = dataclasses.asdict(SETTINGS)
-    paths = {key: _path(arguments.folder, key) for key in PLAN if key[3] in arguments.seeds}
-    try:
-        missing = [key for key, path in paths.items() if not is_done(path, settings)]
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 1
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # sums in the same order on every machine
-    pools: dict[int, Pool] = {}
-    try:
-        for key in missing:
-            seed = key[3]
-            if key[1] is not None and seed not in pools:
-                pools[seed] = Pool(seed, SETTINGS)
-            run = run_one(key, pools.get(seed), SETTINGS)
-            write_run(paths[key], dataclasses.asdict(run), command=COMMAND, settings=settings)
-            means = (f"{measure} {run.mean(measure)}" for measure in MEASURES[:4])
-            print(f"{paths[key].stem}: {' '.join(means)}", flush=True)
-    finally:
-        torch.set_num_threads(threads)
-    return 0
+    pool = functools.cache(lambda seed: Pool(seed, SETTINGS))
+
+    def do(key: Key) -> tuple[dict, str]:
+        run = run_one(key, None if key[1] is None else pool(key[3]), SETTINGS)
+        return dataclasses.asdict(run), " ".join(
+            f"{name} {run.mean(name)}" for name in MEASURES[:4]
+        )
+
+    return do_runs(
+        {key: _path(arguments.folder, key) for key in PLAN if key[3] in arguments.seeds},
+        do,
+        command=COMMAND,
+        settings=dataclasses.asdict(SETTINGS),
+    )
 
 
 if __name__ == "__main__":

@@ -19,14 +19,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import math
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +36,7 @@ from rlhf_lessons import formulas
 from rlhf_lessons.evaluation.best_of_n import best_of_n_curve
 from rlhf_lessons.evaluation.language import estimate_mean, estimate_share, sequence_kl
 from rlhf_lessons.evaluation.preferences import numbers
+from rlhf_lessons.evaluation.sweeps import do_runs, read_runs, write_run
 from rlhf_lessons.models import (
     LanguagePolicy,
     RewardModel,
@@ -45,7 +45,6 @@ from rlhf_lessons.models import (
     small_gpt2,
     word_tokenizer,
 )
-from rlhf_lessons.models.checkpoints import replace_file
 from rlhf_lessons.training import (
     DPOSettings,
     PPOSettings,
@@ -755,7 +754,11 @@ def run_frontier(
     world = _World(
         FrontierSettings() if settings is None else settings, seed, _checked(method, beta).genres
     )
-    return _run(world, method, beta, None if folder is None else Path(folder), command)
+    run = _run(world, method, beta, command)
+    if folder is not None:
+        path = Path(folder) / _name(method, beta, seed)
+        write_run(path, _measured(run), command=command, settings=run.settings)
+    return run
 
 
 def _checked(method: str, beta: float | None) -> FrontierMethod:
@@ -771,12 +774,10 @@ def _checked(method: str, beta: float | None) -> FrontierMethod:
     return found
 
 
-def _run(
-    world: _World, method: str, beta: float | None, folder: Path | None, command: str
-) -> FrontierRun:
+def _run(world: _World, method: str, beta: float | None, command: str) -> FrontierRun:
     started = time.process_time()
     points, rewards = FRONTIER_METHODS[method].run(world, beta)
-    run = FrontierRun(
+    return FrontierRun(
         method=method,
         beta=beta,
         seed=world.seed,
@@ -787,10 +788,6 @@ def _run(
         command=command,
         cpu_seconds=round(time.process_time() - started, 1),
     )
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / _name(method, beta, world.seed), run)
-    return run
 
 
 def _rounded(point: FrontierPoint) -> FrontierPoint:
@@ -802,13 +799,15 @@ def _rounded(point: FrontierPoint) -> FrontierPoint:
     return dataclasses.replace(point, **values)
 
 
-def _write(path: Path, run: FrontierRun) -> None:
-    """Replace a file as a whole: an interrupted run leaves none."""
+def _measured(run: FrontierRun) -> dict[str, Any]:
+    """Give what a run measured as JSON values, which have no NaN."""
     values = dataclasses.asdict(run)
+    for name in ("command", "settings", "versions"):
+        del values[name]
     for point in values["points"]:
         if math.isnan(point["clean"]):
             point["clean"] = None
-    replace_file(path, json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n")
+    return values
 
 
 def load_frontier(folder: str | os.PathLike[str] | None = None) -> list[FrontierRun]:
@@ -825,37 +824,21 @@ def load_frontier(folder: str | os.PathLike[str] | None = None) -> list[Frontier
         ValueError: if a file is no run; the message names file and field.
     """
     folder = FRONTIER_FOLDER if folder is None else Path(folder)
-    runs = [_read(path) for path in sorted(folder.glob("*.json"))]
-    if not runs:
-        raise FileNotFoundError(
-            f"load_frontier: there is no run in {folder}; "
-            "python -m rlhf_lessons frontier run makes them"
-        )
+    runs = read_runs(folder, _taken_up, "python -m rlhf_lessons frontier run")
     order = list(FRONTIER_METHODS)
     return sorted(runs, key=lambda r: (order.index(r.method), -(r.beta or 0), r.seed))
 
 
-def _read(path: Path) -> FrontierRun:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        points = tuple(
-            FrontierPoint(
-                **{
-                    **point,
-                    "clean": math.nan if point["clean"] is None else point["clean"],
-                    "texts": tuple(map(tuple, point["texts"])),
-                }
-            )
-            for point in values["points"]
-        )
-        run = FrontierRun(**{**values, "points": points, "rewards": tuple(values["rewards"])})
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"load_frontier: {path.name} is no run: {error}") from error
-    except KeyError as error:
-        raise ValueError(f"load_frontier: {path.name} is no run: no field {error}") from error
-    if run.method not in FRONTIER_METHODS:
-        raise ValueError(f"load_frontier: {path.name}: no method is called {run.method!r}")
-    return run
+def _taken_up(run: dict[str, Any], made_by: dict[str, Any]) -> FrontierRun:
+    if run["method"] not in FRONTIER_METHODS:
+        raise ValueError(f"no method is called {run['method']!r}")
+    points = []
+    for point in run.pop("points"):
+        clean = math.nan if point["clean"] is None else point["clean"]
+        texts = tuple(map(tuple, point["texts"]))
+        points.append(FrontierPoint(**{**point, "clean": clean, "texts": texts}))
+    rewards = tuple(run.pop("rewards"))
+    return FrontierRun(**run, **made_by, points=tuple(points), rewards=rewards)
 
 
 # --- the command ----------------------------------------------------------------------------------
@@ -868,7 +851,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words after ``frontier``; None takes those of the command line.
 
     Returns:
-        0 when all went well, 1 when there is nothing to show.
+        0 when all went well, 1 when there is nothing to show or a run that is there was made with
+        other settings.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(
@@ -912,26 +896,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _sweep(arguments: argparse.Namespace, command: str) -> int:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # sums in the same order on every machine
-    try:
-        for seed in arguments.seeds:
-            worlds: dict[tuple[str, ...], _World] = {}
-            for name in arguments.methods:
-                method = FRONTIER_METHODS[name]
-                for beta in method.betas:
-                    if (arguments.folder / _name(name, beta, seed)).exists():
-                        continue
-                    world = worlds.setdefault(
-                        method.genres, _World(FrontierSettings(), seed, method.genres)
-                    )
-                    run = _run(world, name, beta, arguments.folder, command)
-                    if run.points:
-                        print(
-                            f"{_name(name, beta, seed)}: KL {run.last.kl:.3f}, gold "
-                            f"{run.last.reward:+.3f}, {run.cpu_seconds:.0f} s",
-                            flush=True,
-                        )
-    finally:
-        torch.set_num_threads(threads)
-    return 0
+    settings = FrontierSettings()
+    world = cache(lambda seed, genres: _World(settings, seed, genres))
+
+    def do(key: tuple[str, float | None, int]) -> tuple[dict, str]:
+        method, beta, seed = key
+        run = _run(world(seed, FRONTIER_METHODS[method].genres), method, beta, command)
+        place = f"KL {run.last.kl:.3f}, gold {run.last.reward:+.3f}"
+        return _measured(run), f"{place}, {run.cpu_seconds:.0f} s"
+
+    keys = [
+        (name, beta, seed)
+        for seed in arguments.seeds
+        for name in arguments.methods
+        for beta in FRONTIER_METHODS[name].betas
+    ]
+    return do_runs(
+        {key: arguments.folder / _name(*key) for key in keys},
+        do,
+        command=command,
+        settings=dataclasses.asdict(settings),
+    )

@@ -1,11 +1,12 @@
 """PPO on film reviews at several KL strengths: runs that lesson 4 looks at (and their data).
 
-    python benchmarks/ppo_sweep.py      trains all of them, about 3 minutes
+    python benchmarks/ppo_sweep.py      trains what is missing, about 3 minutes for all
 
 Each run starts from ``reviews-sft``. Some runs listen to the learned reward model
-``reviews-reward``, some to the gold reward; every response is scored by both. The results lie
-beside this module in ``ppo_sweep.json``, with the command, the settings, the seed and the versions
-that made them; the lesson trains one of the runs again before the reader's eyes.
+``reviews-reward``, some to the gold reward; every response is scored by both. The results lie in
+the folder ``ppo_sweep_runs`` beside this module, one file a run, with the command, the settings,
+the seed and the versions that made it; the lesson trains one of the runs again before the reader's
+eyes.
 
 Left out on purpose: the weights. The samples that the trained policies wrote are kept.
 """
@@ -13,7 +14,6 @@ Left out on purpose: the weights. The samples that the trained policies wrote ar
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +22,15 @@ from typing import Any
 import numpy as np
 
 from rlhf_lessons.evaluation.language import sequence_kl
+from rlhf_lessons.evaluation.sweeps import read_runs
 from rlhf_lessons.models import RewardModel, load_policy, load_reward_model
 from rlhf_lessons.training import PPOSettings, train_ppo
 from rlhf_lessons.worlds import faults, gold_reward, sample_prompts
 
 __all__ = ["PPOSweepRun", "load_ppo_sweep", "run_ppo_sweep"]
 
-FILE = Path(__file__).with_suffix(".json")
+FOLDER = Path(__file__).with_name("ppo_sweep_runs")
+COMMAND = "python benchmarks/ppo_sweep.py"
 BETAS = {"learned": (1.0, 0.5, 0.2, 0.05, 0.0), "gold": (1.0, 0.2, 0.05)}
 SETTINGS = PPOSettings(
     cycles=40, batch_size=64, max_new_tokens=48, learning_rate=5e-4, final_learning_rate=1e-4
@@ -82,20 +84,17 @@ def load_ppo_sweep() -> list[PPOSweepRun]:
         The runs, those with the learned reward first, large β before small.
 
     Raises:
-        FileNotFoundError: if the file is missing; ``python benchmarks/ppo_sweep.py`` makes it.
+        FileNotFoundError: if there are none; ``python benchmarks/ppo_sweep.py`` makes them.
+        ValueError: if a file is no run of this sweep; the message names it.
     """
-    runs = json.loads(FILE.read_text(encoding="utf-8"))["runs"]
-    return [
-        PPOSweepRun(
-            **{
-                name: tuple(tuple(v) if isinstance(v, list) else v for v in value)
-                if isinstance(value, list)
-                else value
-                for name, value in run.items()
-            }
-        )
-        for run in runs
-    ]
+    order = list(BETAS)
+    runs = read_runs(FOLDER, _taken_up, COMMAND)
+    return sorted(runs, key=lambda run: (order.index(run.judge), -run.beta))
+
+
+def _taken_up(run: dict[str, Any], made_by: dict[str, Any]) -> PPOSweepRun:
+    curves = {name: tuple(run[name]) for name in ("proxy_curve", "gold_curve", "kl_curve")}
+    return PPOSweepRun(**{**run, **curves, "samples": tuple(map(tuple, run["samples"]))})
 
 
 def run_ppo_sweep(

@@ -11,16 +11,55 @@ Left out on purpose: a plan of the runs, and what is in one. Each sweep has its 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
+
 from rlhf_lessons.models.checkpoints import replace_file
 from rlhf_lessons.training.versions import versions
 
-__all__ = ["is_done", "read_runs", "write_run"]
+__all__ = ["do_runs", "is_done", "read_runs", "write_run"]
 
+Key = TypeVar("Key")
 Run = TypeVar("Run")
+
+
+def do_runs(
+    paths: Mapping[Key, Path],
+    do: Callable[[Key], tuple[Mapping[str, Any], str]],
+    *,
+    command: str,
+    settings: Mapping[str, Any],
+) -> int:
+    """Do the runs that have no file yet, on one thread: sums in the same order on every machine.
+
+    Args:
+        paths: what makes a run this one -> its file; the runs are done in this order.
+        do: makes a run: what was measured, as JSON values, and a line about it to print.
+        command: what to type to make them again.
+        settings: what the runs have in common, as JSON values.
+
+    Returns:
+        0; 1 where a file is no run or was made with other settings: then nothing is done.
+    """
+    try:
+        missing = [key for key, path in paths.items() if not is_done(path, settings)]
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 1
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for key in missing:
+            run, line = do(key)
+            write_run(paths[key], run, command=command, settings=settings)
+            print(f"{paths[key].stem}: {line}", flush=True)
+    finally:
+        torch.set_num_threads(threads)
+    return 0
 
 
 def write_run(
@@ -75,12 +114,15 @@ def is_done(path: Path, settings: Mapping[str, Any]) -> bool:
     return True
 
 
-def read_runs(folder: Path, make: Callable[..., Run], command: str) -> list[Run]:
+def read_runs(
+    folder: Path, make: Callable[[dict[str, Any], dict[str, Any]], Run], command: str
+) -> list[Run]:
     """Read the runs of a folder.
 
     Args:
         folder: where their files are.
-        make: what a run becomes, called with its fields by name.
+        make: what a run becomes, called with what was measured and with what it was made by:
+            "command", "settings" and "versions".
         command: what makes the runs, for the message where there are none.
 
     Returns:
@@ -97,10 +139,11 @@ def read_runs(folder: Path, make: Callable[..., Run], command: str) -> list[Run]
         )
     runs = []
     for path in paths:
+        values = _read("read_runs", path)
         try:
-            runs.append(make(**_read("read_runs", path)["run"]))
-        except TypeError as error:
-            raise ValueError(f"read_runs: {path} is no run of this sweep: {error}") from error
+            runs.append(make(values.pop("run"), values))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"read_runs: {path} is no run of this sweep: {error!r}") from error
     return runs
 
 

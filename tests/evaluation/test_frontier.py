@@ -182,8 +182,16 @@ def test_what_is_done_is_not_done_again(sweep, capsys):
     assert all(now[name] == files[name] for name in files if name != victim.name)
     # The same numbers again, whatever ran in between.
     kept = ("points", "rewards")
-    then, again = json.loads(content), json.loads(victim.read_text())
+    then, again = (json.loads(text)["run"] for text in (content, victim.read_text()))
     assert [then[name] for name in kept] == [again[name] for name in kept]
+
+
+def test_a_sweep_mixes_no_settings(sweep, capsys):
+    """The files are those of ``SMALL``: the command's own settings would do other runs."""
+    files = {path: path.read_bytes() for path in sweep.iterdir()}
+    assert main(["--folder", str(sweep), "run", "--methods", "larger-sft"]) == 1
+    assert "made with other settings (checkpoint_samples, " in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in sweep.iterdir()} == files
 
 
 def test_an_interrupted_run_leaves_no_file(tmp_path, monkeypatch):
@@ -202,20 +210,18 @@ def test_wrong_arguments_and_files_are_named(tmp_path, sweep, capsys):
     for method, beta in (("dpo", None), ("dpo", 0.0), ("dpo", -1.0), ("sft", 0.1)):
         with pytest.raises(ValueError, match="run_frontier: beta must be"):
             run_frontier(method, beta)
-    with pytest.raises(
-        ValueError, match="FrontierSettings: pairs must be a whole number ≥ 1"
-    ):
+    with pytest.raises(ValueError, match="FrontierSettings: pairs must be a whole number ≥ 1"):
         FrontierSettings(pairs=0)
     with pytest.raises(ValueError, match="temperature must be a finite number > 0, got inf"):
         FrontierSettings(temperature=math.inf)
-    with pytest.raises(FileNotFoundError, match="frontier run makes them"):
+    with pytest.raises(FileNotFoundError, match="make them: python -m rlhf_lessons frontier run"):
         load_frontier(tmp_path)
     assert main(["--folder", str(tmp_path), "table"]) == 1
     good = json.loads((sweep / "sft_seed0.json").read_text())
     for broken, message in (
         ("{", "is no run"),
-        (json.dumps({**good, "method": "gpt"}), "no method is called 'gpt'"),
-        (json.dumps({k: v for k, v in good.items() if k != "points"}), "no field 'points'"),
+        (json.dumps({**good, "run": {"method": "gpt"}}), "no method is called 'gpt'"),
+        (json.dumps({**good, "run": {"method": "sft"}}), "KeyError.'points'"),
     ):
         (tmp_path / "x_seed0.json").write_text(broken)
         with pytest.raises(ValueError, match=f"x_seed0.json.*{message}"):
