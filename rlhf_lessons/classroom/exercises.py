@@ -780,7 +780,10 @@ def _dtype_problem(got: Any, expected: Any) -> str | None:
     if _is_tensor(expected):
         if got.dtype == expected.dtype:
             return None
-        return f"must have dtype {expected.dtype}, got {got.dtype}"
+        made = ""
+        if got.is_floating_point() and expected.is_floating_point():
+            made = ": make new tensors with torch.zeros_like(x) or x.new_zeros(...), which keep it"
+        return f"must have dtype {expected.dtype}, got {got.dtype}{made}"
     families = {"f": "numbers with a point", "i": "whole numbers", "u": "whole numbers"}
     a, b = (families.get(array.dtype.kind, str(array.dtype)) for array in (got, expected))
     return None if a == b else f"must hold {b} ({expected.dtype}), got {got.dtype}"

@@ -47,6 +47,31 @@ def ratio_difference_of_probabilities(log_probs, old_log_probs):
     return log_probs.exp() - old_log_probs.detach().exp()
 
 
+def ratio_with_itself(log_probs, old_log_probs):
+    return torch.exp(log_probs - log_probs.detach())
+
+
+def ratio_clipped(log_probs, old_log_probs):
+    return torch.exp(log_probs - old_log_probs.detach()).clamp(0.8, 1.2)
+
+
+def ratio_of_whole_responses(log_probs, old_log_probs):
+    log_ratio = (log_probs - old_log_probs.detach()).sum(1, keepdim=True)
+    return log_ratio.exp().expand_as(log_probs)
+
+
+def ratio_in_place(log_probs, old_log_probs):
+    with torch.no_grad():
+        log_probs -= old_log_probs
+    return log_probs.exp()
+
+
+def ratio_by_sigmoids(log_probs, old_log_probs):
+    # σ(d) / σ(−d) = e^d
+    difference = log_probs - old_log_probs.detach()
+    return torch.sigmoid(difference) / torch.sigmoid(-difference)
+
+
 def ratio_by_expm1(log_probs, old_log_probs):
     return torch.expm1(log_probs - old_log_probs.data) + 1
 
@@ -131,6 +156,93 @@ def gae_with_values_added(rewards, values, mask, gamma, lam):
     )  # fmt: skip
 
 
+def gae_without_gamma(rewards, values, mask, gamma, lam):
+    return gae_by_rows(rewards, values, mask, 1.0, lam)
+
+
+def gae_with_one_minus_lambda(rewards, values, mask, gamma, lam):
+    return gae_by_rows_weighted(rewards, values, mask, gamma, gamma * (1 - lam))
+
+
+def gae_with_a_value_after_the_end(rewards, values, mask, gamma, lam):
+    last = mask & ~functional.pad(mask[:, 1:], (0, 1), value=False)
+    kept = torch.where(last, rewards + gamma * values, rewards)
+    return gae_by_rows(kept, values, mask, gamma, lam)
+
+
+def _gae_by_columns(rewards, values, mask, gamma, lam, columns, value_first=False):
+    advantages = torch.zeros_like(rewards)
+    later = next_value = torch.zeros_like(rewards[:, 0])
+    for t in columns:
+        if value_first:
+            next_value = torch.where(mask[:, t], values[:, t], next_value)
+        delta = rewards[:, t] + gamma * next_value - values[:, t]
+        later = torch.where(mask[:, t], delta + gamma * lam * later, later)
+        next_value = torch.where(mask[:, t], values[:, t], next_value)
+        advantages[:, t] = later
+    return _keep(advantages, mask)
+
+
+def gae_with_the_value_too_early(rewards, values, mask, gamma, lam):
+    columns = reversed(range(rewards.shape[1]))
+    return _gae_by_columns(rewards, values, mask, gamma, lam, columns, value_first=True)
+
+
+def gae_without_the_last_column(rewards, values, mask, gamma, lam):
+    columns = reversed(range(rewards.shape[1] - 1))
+    return _gae_by_columns(rewards, values, mask, gamma, lam, columns)
+
+
+def gae_forwards(rewards, values, mask, gamma, lam):
+    rewards, values = _keep(rewards, mask), _keep(values, mask)
+    advantages = torch.zeros_like(rewards)
+    earlier = torch.zeros_like(rewards[:, 0])
+    for t in range(rewards.shape[1]):
+        after = values[:, t + 1] if t + 1 < rewards.shape[1] else torch.zeros_like(earlier)
+        earlier = rewards[:, t] + gamma * after - values[:, t] + gamma * lam * earlier
+        advantages[:, t] = earlier
+    return _keep(advantages, mask)
+
+
+def gae_carrying_nan(rewards, values, mask, gamma, lam):
+    advantages = torch.zeros_like(rewards)
+    later = next_value = torch.zeros_like(rewards[:, 0])
+    for t in reversed(range(rewards.shape[1])):
+        delta = rewards[:, t] + gamma * next_value - values[:, t]
+        later = (delta + gamma * lam * later) * mask[:, t]
+        next_value = values[:, t] * mask[:, t]
+        advantages[:, t] = later
+    return advantages
+
+
+def gae_in_float32(rewards, values, mask, gamma, lam):
+    return gae_by_rows(rewards, values, mask, gamma, lam).float()
+
+
+def gae_clearing_in_place(rewards, values, mask, gamma, lam):
+    rewards[~mask] = 0.0
+    values[~mask] = 0.0
+    return gae_by_rows(rewards, values, mask, gamma, lam)
+
+
+def gae_by_lambda_returns(rewards, values, mask, gamma, lam):
+    # G_t = r_t + γ·((1 − λ)·V_{t+1} + λ·G_{t+1}), A = G − V
+    result = torch.zeros_like(rewards)
+    for row, length in enumerate(mask.sum(1).tolist()):
+        target = value = 0.0
+        for t in range(length - 1, -1, -1):
+            target = rewards[row, t] + gamma * ((1 - lam) * value + lam * target)
+            value = values[row, t]
+            result[row, t] = target - value
+    return result
+
+
+def gae_by_rows_weighted(rewards, values, mask, gamma, carry):
+    return _gae(
+        rewards, values, mask, gamma, None, delta=lambda r, v, n: r + gamma * n - v, carry=carry
+    )
+
+
 def gae_by_rows(rewards, values, mask, gamma, lam):
     return _gae(
         rewards, values, mask, gamma, lam, delta=lambda r, v, n: r + gamma * n - v,
@@ -203,6 +315,40 @@ def value_without_detach(values, old_values, returns, epsilon):
     return 0.5 * torch.maximum((values - returns) ** 2, (clipped - returns) ** 2)
 
 
+def value_around_zero(values, old_values, returns, epsilon):
+    target = returns.detach()
+    clipped = values.clamp(-epsilon, epsilon)
+    return 0.5 * torch.maximum((values - target) ** 2, (clipped - target) ** 2)
+
+
+def value_with_clipped_error(values, old_values, returns, epsilon):
+    return 0.5 * (values - returns.detach()).clamp(-epsilon, epsilon) ** 2
+
+
+def value_compared_before_squaring(values, old_values, returns, epsilon):
+    clipped = _clamped(values, old_values.detach(), epsilon)
+    return 0.5 * (torch.maximum(values, clipped) - returns.detach()) ** 2
+
+
+def value_all_detached(values, old_values, returns, epsilon):
+    return value_by_where(values, old_values, returns, epsilon).detach()
+
+
+def value_with_old_not_detached(values, old_values, returns, epsilon):
+    target = returns.detach()
+    clipped = _clamped(values, old_values, epsilon)
+    return 0.5 * torch.maximum((values - target) ** 2, (clipped - target) ** 2)
+
+
+def value_token_by_token(values, old_values, returns, epsilon):
+    target, old = returns.detach(), old_values.detach()
+    losses = []
+    for v, o, r in zip(values.flatten(), old.flatten(), target.flatten(), strict=True):
+        held = min(max(v, o - epsilon), o + epsilon)
+        losses.append(max((v - r) ** 2, (held - r) ** 2) / 2)
+    return torch.stack(losses).view_as(values)
+
+
 def value_by_where(values, old_values, returns, epsilon):
     target, old = returns.detach(), old_values.detach()
     held = _clamped(values, old, epsilon)
@@ -258,6 +404,34 @@ def whiten_leaving_padding(x, mask):
 
 def whiten_without_small_number(x, mask):
     return _keep((x - x[mask].mean()) / x[mask].std(), mask)
+
+
+def whiten_dividing_by_n(x, mask):
+    counted = x[mask]
+    return _keep((x - counted.mean()) / (counted.var(correction=0) + 1e-8).sqrt(), mask)
+
+
+def whiten_without_shifting(x, mask):
+    return _keep(x / (x[mask].var() + 1e-8).sqrt(), mask)
+
+
+def whiten_multiplied_by_mask(x, mask):
+    return (x - x[mask].mean()) / (x[mask].var() + 1e-8).sqrt() * mask
+
+
+def whiten_clearing_in_place(x, mask):
+    x[~mask] = 0.0
+    return whiten_by_scatter(x, mask)
+
+
+def whiten_by_loops(x, mask):
+    counted = [float(value) for value in x[mask]]
+    mean = sum(counted) / len(counted)
+    variance = sum((value - mean) ** 2 for value in counted) / (len(counted) - 1)
+    result = torch.zeros_like(x)
+    for row, column in mask.nonzero().tolist():
+        result[row, column] = (float(x[row, column]) - mean) / math.sqrt(variance + 1e-8)
+    return result
 
 
 def whiten_by_scatter(x, mask):
@@ -324,6 +498,37 @@ def policy_old_not_detached(log_probs, old_log_probs, advantages, epsilon):
     return -torch.minimum(a * rho, a * rho.clamp(1 - epsilon, 1 + epsilon))
 
 
+def policy_with_clipped_log_ratio(log_probs, old_log_probs, advantages, epsilon):
+    log_ratio, a = log_probs - old_log_probs.detach(), advantages.detach()
+    return -torch.minimum(a * log_ratio.exp(), a * log_ratio.clamp(-epsilon, epsilon).exp())
+
+
+def policy_clipped_above_alone(log_probs, old_log_probs, advantages, epsilon):
+    rho, a = _rho(log_probs, old_log_probs), advantages.detach()
+    return -torch.minimum(a * rho, a * rho.clamp(max=1 + epsilon))
+
+
+def policy_zero_outside(log_probs, old_log_probs, advantages, epsilon):
+    rho = _rho(log_probs, old_log_probs)
+    return -advantages.detach() * rho * ((rho - 1).abs() < epsilon)
+
+
+def policy_with_a_fixed_epsilon(log_probs, old_log_probs, advantages, epsilon):
+    return policy_by_cases(log_probs, old_log_probs, advantages, 0.2)
+
+
+def policy_letting_the_gradient_through(log_probs, old_log_probs, advantages, epsilon):
+    rho, a = _rho(log_probs, old_log_probs), advantages.detach()
+    clipped = rho + (rho.clamp(1 - epsilon, 1 + epsilon) - rho).detach()
+    return -torch.minimum(a * rho, a * clipped)
+
+
+def policy_by_signs(log_probs, old_log_probs, advantages, epsilon):
+    rho, a = _rho(log_probs, old_log_probs), advantages.detach()
+    good, bad = a.clamp(min=0), (-a).clamp(min=0)
+    return bad * rho.clamp(min=1 - epsilon) - good * rho.clamp(max=1 + epsilon)
+
+
 def policy_by_cases(log_probs, old_log_probs, advantages, epsilon):
     rho, a = _rho(log_probs, old_log_probs), advantages.detach()
     bound = torch.where(a >= 0, 1 + epsilon, 1 - epsilon).to(rho)
@@ -373,6 +578,31 @@ def entropy_with_frozen_weights(logits):
 
 def entropy_averaged_over_positions(logits):
     return entropy_by_entr(logits).mean()
+
+
+def entropy_of_the_positions(logits):
+    log_p = logits.log_softmax(1)
+    return -(log_p.exp() * log_p.masked_fill(log_p == -math.inf, 0)).sum(-1)
+
+
+def entropy_as_a_share(logits):
+    return entropy_by_entr(logits) / math.log(logits.shape[-1])
+
+
+def entropy_clearing_in_place(logits):
+    with torch.no_grad():
+        logits[logits == -math.inf] = -1e9
+    return entropy_by_distribution(logits)
+
+
+def entropy_with_a_floor(logits):
+    p = logits.softmax(-1)
+    return -(p * (p + 1e-3).log()).sum(-1)
+
+
+def entropy_by_einsum(logits):
+    log_p = logits.double().log_softmax(-1)
+    return -torch.einsum("btv,btv->bt", log_p.exp(), log_p.clamp(min=-1e9)).to(logits.dtype)
 
 
 def entropy_by_entr(logits):
@@ -437,6 +667,32 @@ def total_with_frozen_entropy(policy_losses, value_losses, entropies, mask, c1, 
 def total_multiplied_by_mask(policy_losses, value_losses, entropies, mask, c1, c2):
     mixed = policy_losses + c1 * value_losses - c2 * entropies
     return (mixed * mask).sum() / mask.sum()
+
+
+def total_with_policy_negated(policy_losses, value_losses, entropies, mask, c1, c2):
+    p, v, h = _means(policy_losses, value_losses, entropies, mask)
+    return -(p - c1 * v + c2 * h)
+
+
+def total_with_the_objectives_signs(policy_losses, value_losses, entropies, mask, c1, c2):
+    p, v, h = _means(policy_losses, value_losses, entropies, mask)
+    return p - c1 * v + c2 * h
+
+
+def total_per_response(policy_losses, value_losses, entropies, mask, c1, c2):
+    return total_summed(policy_losses, value_losses, entropies, mask, c1, c2) / len(mask)
+
+
+def total_of_what_is_not_nan(policy_losses, value_losses, entropies, mask, c1, c2):
+    return policy_losses.nanmean() + c1 * value_losses.nanmean() - c2 * entropies.nanmean()
+
+
+def total_by_loops(policy_losses, value_losses, entropies, mask, c1, c2):
+    total = policy_losses.new_zeros(())
+    for row, column in mask.nonzero().tolist():
+        total = total + policy_losses[row, column] + c1 * value_losses[row, column]
+        total = total - c2 * entropies[row, column]
+    return total / int(mask.sum())
 
 
 def total_by_selection(policy_losses, value_losses, entropies, mask, c1, c2):
@@ -506,6 +762,34 @@ def shaped_multiplied_by_mask(scores, kl, mask, beta):
     return _at_last(scores, mask) - beta * kl * mask
 
 
+def shaped_in_every_row(scores, kl, mask, beta):
+    rewards = -beta * _keep(kl, mask)
+    rewards[:, mask.sum(1) - 1] += scores
+    return rewards
+
+
+def shaped_with_positive_kl(scores, kl, mask, beta):
+    return shaped_by_index(scores, kl.abs(), mask, beta)
+
+
+def shaped_with_cut_kl(scores, kl, mask, beta):
+    return shaped_by_index(scores, kl.clamp(min=0), mask, beta)
+
+
+def shaped_with_mean_kl(scores, kl, mask, beta):
+    return shaped_by_index(scores, kl / mask.sum(1, keepdim=True), mask, beta)
+
+
+def shaped_in_place(scores, kl, mask, beta):
+    kl[~mask] = 0.0
+    return shaped_by_index(scores, kl, mask, beta)
+
+
+def shaped_by_scatter(scores, kl, mask, beta):
+    at_last = torch.zeros_like(kl).scatter(1, mask.sum(1, keepdim=True) - 1, scores.unsqueeze(1))
+    return at_last - beta * kl.where(mask, torch.zeros_like(kl))
+
+
 def shaped_by_index(scores, kl, mask, beta):
     rewards = -beta * kl.masked_fill(~mask, 0.0)
     rewards[torch.arange(len(kl)), mask.sum(1) - 1] += scores
@@ -553,6 +837,31 @@ def adapt_without_minus_one(beta, kl, target, horizon, batch_size):
     return beta * (1 + _clip(kl / target) * batch_size / horizon)
 
 
+def adapt_clipping_the_whole_change(beta, kl, target, horizon, batch_size):
+    return beta * (1 + _clip((kl / target - 1) * batch_size / horizon))
+
+
+def adapt_without_batch_size(beta, kl, target, horizon, batch_size):
+    return beta * (1 + _clip(kl / target - 1) / horizon)
+
+
+def adapt_without_horizon(beta, kl, target, horizon, batch_size):
+    return beta * (1 + _clip(kl / target - 1) * batch_size)
+
+
+def adapt_by_full_steps(beta, kl, target, horizon, batch_size):
+    return beta * (1 + (0.2 if kl > target else -0.2) * batch_size / horizon)
+
+
+def adapt_by_exponential(beta, kl, target, horizon, batch_size):
+    return beta * math.exp(_clip(kl / target - 1) * batch_size / horizon)
+
+
+def adapt_by_sorting(beta, kl, target, horizon, batch_size):
+    ratio = sorted((0.8, kl / target, 1.2))[1]
+    return beta + beta * (ratio - 1) * (batch_size / horizon)
+
+
 def adapt_by_tensor(beta, kl, target, horizon, batch_size):
     error = torch.tensor(kl / target - 1, dtype=torch.float64).clamp(-0.2, 0.2)
     return float(beta + beta * error * batch_size / horizon)
@@ -577,6 +886,10 @@ WRONG = {
         ("not frozen", ratio_not_frozen, "the denominator is frozen"),
         ("all frozen", ratio_all_frozen, "gradient"),
         ("difference", ratio_difference_of_probabilities, "You subtracted probabilities"),
+        ("with itself", ratio_with_itself, "Every ratio is 1"),
+        ("clipped", ratio_clipped, "the clip comes in exercise 4.5"),
+        ("whole responses", ratio_of_whole_responses, "multiplied the ratios of a response"),
+        ("in place", ratio_in_place, "changed its input `log_probs` in place"),
     ],
     "4.2": [
         ("γ missing in the recursion", gae_without_gamma_in_the_recursion, "left γ out of the rec"),
@@ -588,6 +901,15 @@ WRONG = {
         ("sign of the next V", gae_with_next_value_subtracted, "The sign of V_{t+1}"),
         ("mask by product", gae_multiplied_by_mask, "NaN · 0 is NaN"),
         ("sign of V", gae_with_values_added, "The sign of V_t"),
+        ("γ missing", gae_without_gamma, "left γ out everywhere"),
+        ("1 − λ", gae_with_one_minus_lambda, "by γ·(1 − λ)"),
+        ("value after the end", gae_with_a_value_after_the_end, "V = 0 after the last token"),
+        ("value too early", gae_with_the_value_too_early, "Your V_{t+1} is V_t"),
+        ("last column missing", gae_without_the_last_column, "left out the last column"),
+        ("forwards", gae_forwards, "You walked forwards"),
+        ("NaN carried on", gae_carrying_nan, "NaN · 0 is NaN"),
+        ("float32", gae_in_float32, "torch.zeros_like(x)"),
+        ("cleared in place", gae_clearing_in_place, "changed its input `rewards` in place"),
     ],
     "4.3": [
         ("no ½", value_without_half, "The ½ is missing"),
@@ -597,6 +919,11 @@ WRONG = {
         ("around the return", value_around_the_return, "this is the plain"),
         ("averaged", value_averaged, "You averaged"),
         ("returns not detached", value_without_detach, "flows into the returns"),
+        ("around zero", value_around_zero, "You clipped V to ±ε"),
+        ("error clipped", value_with_clipped_error, "You clipped the error"),
+        ("compared first", value_compared_before_squaring, "square both, then compare"),
+        ("all detached", value_all_detached, "carries no gradient"),
+        ("old not detached", value_with_old_not_detached, "flows into old_values"),
     ],
     "4.4": [
         ("mean added back", whiten_adding_the_mean_back, "added the mean back"),
@@ -607,6 +934,10 @@ WRONG = {
         ("each row", whiten_each_row, "each response by itself"),
         ("padding left", whiten_leaving_padding, "left numbers in the padding"),
         ("0/0", whiten_without_small_number, "0/0 is NaN"),
+        ("N", whiten_dividing_by_n, "You divided by N instead of N − 1"),
+        ("not shifted", whiten_without_shifting, "You did not subtract the mean"),
+        ("mask by product", whiten_multiplied_by_mask, "NaN · 0 is NaN"),
+        ("cleared in place", whiten_clearing_in_place, "changed its input `x` in place"),
     ],
     "4.5": [
         ("sign", policy_with_wrong_sign, "The sign: PPO maximises"),
@@ -618,6 +949,11 @@ WRONG = {
         ("averaged", policy_averaged, "You averaged"),
         ("advantages not detached", policy_advantages_not_detached, "flows into the advantages"),
         ("old not detached", policy_old_not_detached, "flows into old_log_probs"),
+        ("log-ratio clipped", policy_with_clipped_log_ratio, "You clipped the log-ratio"),
+        ("one side", policy_clipped_above_alone, "clipped on one side alone"),
+        ("0 outside", policy_zero_outside, "set the loss to 0 outside"),
+        ("ε = 0.2", policy_with_a_fixed_epsilon, "take the argument epsilon"),
+        ("gradient let through", policy_letting_the_gradient_through, "lets the gradient through"),
     ],
     "4.6": [
         ("sign", entropy_with_wrong_sign, "The sign: log p is negative"),
@@ -628,6 +964,10 @@ WRONG = {
         ("log of softmax", entropy_by_log_of_softmax, "0 · log 0 is NaN"),
         ("frozen weights", entropy_with_frozen_weights, "The gradient is cut"),
         ("mean over positions", entropy_averaged_over_positions, "averaged over the batch"),
+        ("another axis", entropy_of_the_positions, "softmax runs over another axis"),
+        ("share of log V", entropy_as_a_share, "You normalised by log V"),
+        ("cleared in place", entropy_clearing_in_place, "changed its input `logits` in place"),
+        ("floor", entropy_with_a_floor, "small number inside the logarithm"),
     ],
     "4.7": [
         ("entropy added", total_with_entropy_added, "The sign of the entropy"),
@@ -639,6 +979,10 @@ WRONG = {
         ("sum", total_summed, "You summed over the tokens"),
         ("frozen entropy", total_with_frozen_entropy, "No gradient reaches entropies"),
         ("mask by product", total_multiplied_by_mask, "NaN · 0 is NaN"),
+        ("policy negated", total_with_policy_negated, "turned the sign of the policy loss"),
+        ("objective's signs", total_with_the_objectives_signs, "kept the objective's signs"),
+        ("per response", total_per_response, "divided by the number of responses"),
+        ("not NaN", total_of_what_is_not_nan, "The padding counts"),
     ],
     "4.8": [
         ("KL added", shaped_with_kl_added, "The sign of the KL"),
@@ -650,6 +994,11 @@ WRONG = {
         ("overwritten", shaped_score_overwrites, "don't overwrite it"),
         ("no mask", shaped_without_mask, "left numbers in the padding"),
         ("mask by product", shaped_multiplied_by_mask, "NaN · 0 is NaN"),
+        ("every row", shaped_in_every_row, "`rewards[:, last]` takes every row"),
+        ("KL positive", shaped_with_positive_kl, "made the KL of each token positive"),
+        ("KL cut", shaped_with_cut_kl, "You cut negative KL estimates"),
+        ("mean KL", shaped_with_mean_kl, "divided the KL by the length"),
+        ("in place", shaped_in_place, "changed its input `kl` in place"),
     ],
     "4.9": [
         ("direction", adapt_in_the_wrong_direction, "The direction"),
@@ -659,29 +1008,53 @@ WRONG = {
         ("factor alone", adapt_the_factor_alone, "returned the factor"),
         ("added", adapt_by_adding, "added the change to β"),
         ("no − 1", adapt_without_minus_one, "forgot the − 1"),
+        ("whole change", adapt_clipping_the_whole_change, "You clipped β's whole change"),
+        ("no batch size", adapt_without_batch_size, "left batch_size out"),
+        ("no horizon", adapt_without_horizon, "left the horizon out"),
+        ("full steps", adapt_by_full_steps, "by the full 20 %"),
+        ("exponential", adapt_by_exponential, "took the exponential"),
     ],
 }
 
 RIGHT = {
-    "4.1": [("expm1", ratio_by_expm1), ("no_grad", ratio_with_no_grad)],
+    "4.1": [
+        ("expm1", ratio_by_expm1),
+        ("no_grad", ratio_with_no_grad),
+        ("sigmoids", ratio_by_sigmoids),
+    ],
     "4.2": [
         ("row by row", gae_by_rows),
         ("one matrix product", gae_by_matrix),
         ("recursive", gae_by_recursion),
+        ("λ-returns", gae_by_lambda_returns),
     ],
-    "4.3": [("where", value_by_where), ("mse_loss", value_by_mse)],
-    "4.4": [("scatter", whiten_by_scatter), ("moments", whiten_by_moments)],
-    "4.5": [("cases", policy_by_cases), ("limits", policy_by_limits)],
+    "4.3": [
+        ("where", value_by_where),
+        ("mse_loss", value_by_mse),
+        ("token by token", value_token_by_token),
+    ],
+    "4.4": [
+        ("scatter", whiten_by_scatter),
+        ("moments", whiten_by_moments),
+        ("loops", whiten_by_loops),
+    ],
+    "4.5": [("cases", policy_by_cases), ("limits", policy_by_limits), ("signs", policy_by_signs)],
     "4.6": [
         ("entr", entropy_by_entr),
         ("logsumexp", entropy_by_logsumexp),
         ("xlogy", entropy_by_distribution),
+        ("einsum in float64", entropy_by_einsum),
     ],
     "4.7": [
         ("selection", total_by_selection),
         ("one mean", total_in_one_mean),
         ("einsum", total_by_einsum),
+        ("loops", total_by_loops),
     ],
-    "4.8": [("index", shaped_by_index), ("difference of masks", shaped_by_difference)],
-    "4.9": [("tensor", adapt_by_tensor), ("cases", adapt_by_cases)],
+    "4.8": [
+        ("index", shaped_by_index),
+        ("difference of masks", shaped_by_difference),
+        ("scatter", shaped_by_scatter),
+    ],
+    "4.9": [("tensor", adapt_by_tensor), ("cases", adapt_by_cases), ("sorting", adapt_by_sorting)],
 }

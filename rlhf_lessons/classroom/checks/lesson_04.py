@@ -61,6 +61,18 @@ def refuse_gradient(result: Tensor, inputs: Tensor, hint: str) -> None:
     require(not bool(slope(result, inputs).any()), hint)
 
 
+def _last(mask: Tensor) -> Tensor:
+    """Return a mask of the last counted token of each row."""
+    places = torch.arange(mask.shape[1]).expand_as(mask)
+    return mask & (places == mask.sum(1, keepdim=True) - 1)
+
+
+def refuse_nan(what: str, result: object, hint: str) -> None:
+    """Ask that no NaN of the padding has come through, wherever it ended up."""
+    if isinstance(result, Tensor):
+        require(not bool(result.isnan().any()), f"{what}: {hint}")
+
+
 # 4.1 · the probability ratio --------------------------------------------------------------------
 
 
@@ -87,6 +99,14 @@ def _ratio_mistakes(new: Tensor, old: Tensor) -> dict[str, Tensor]:
         ),
         "You returned the new probability: divide it by the old one": new.exp(),
         "You subtracted probabilities: the ratio divides them": new.exp() - old.exp(),
+        "Every ratio is 1: you compared the new policy with itself; the denominator is "
+        "old_log_probs": torch.ones_like(new),
+        "You clipped: the ratio itself is asked for, the clip comes in exercise 4.5": (
+            (new - old).exp().clamp(0.8, 1.2)
+        ),
+        "You multiplied the ratios of a response: return one ratio per token": (
+            (new - old).sum(1, keepdim=True).exp().expand_as(new)
+        ),
     }
 
 
@@ -189,6 +209,12 @@ def _gae_mistakes(
         return lambda: _walk(rewards, values, mask, step)
 
     full = torch.ones_like(mask)
+    before = cleared(values, mask)
+    after = torch.cat([before[:, 1:], torch.zeros_like(before[:, :1])], dim=1)
+    forward, carried = [], torch.zeros_like(before[:, 0])
+    for r, v, n in zip(cleared(rewards, mask).T, before.T, after.T, strict=True):
+        carried = r + gamma * n - v + gamma * lam * carried
+        forward.append(carried)
     right = _walk(rewards, values, mask, lambda r, v, n, a: r + gamma * n - v + gamma * lam * a)
     deltas = _walk(rewards, values, mask, lambda r, v, n, a: r + gamma * n - v)
     return {
@@ -206,6 +232,32 @@ def _gae_mistakes(
         ),
         "You returned advantage + value: that is the return; GAE gives A alone": cleared(
             right + values, mask
+        ),
+        "You left γ out everywhere: δ_t = r_t + γ·V_{t+1} − V_t and A_t = δ_t + γ·λ·A_{t+1}": walk(
+            lambda r, v, n, a: r + n - v + lam * a
+        ),
+        "You weighed what comes by γ·(1 − λ): its weight is γ·λ": walk(
+            lambda r, v, n, a: r + gamma * n - v + gamma * (1 - lam) * a
+        ),
+        "Your V_{t+1} is V_t: compute δ_t first, and only then carry values[:, t] on": walk(
+            lambda r, v, n, a: r + gamma * v - v + gamma * lam * a
+        ),
+        "You walked forwards: A_t needs A_{t+1}, so begin at the last token": cleared(
+            torch.stack(forward, dim=1), mask
+        ),
+        "You left out the last column: reversed(range(T)) begins at T − 1": lambda: _walk(
+            rewards,
+            values,
+            mask & (torch.arange(mask.shape[1]) < mask.shape[1] - 1),
+            lambda r, v, n, a: r + gamma * n - v + gamma * lam * a,
+        ),
+        "You took the last value as the one that comes after it: V = 0 after the last token": (
+            lambda: _walk(
+                torch.where(_last(mask), rewards + gamma * values, rewards),
+                values,
+                mask,
+                lambda r, v, n, a: r + gamma * n - v + gamma * lam * a,
+            )
         ),
         "The sign of V_t: an advantage is what came MINUS what was expected": walk(
             lambda r, v, n, a: r + gamma * n + v + gamma * lam * a
@@ -288,25 +340,13 @@ def _(answer, draw) -> None:
             mistakes=_gae_mistakes(rewards, values, mask, gamma, lam),
             atol=TOLERANCE[dtype],
         )
-    rewards, values = spoiled(rewards, mask), spoiled(values, mask)
-    compare(
+    got = answer(spoiled(rewards, mask), spoiled(values, mask), mask, gamma, lam)
+    refuse_nan(
         "gae with NaN in the padding",
-        answer(rewards, values, mask, gamma, lam),
-        right,
-        mistakes={
-            "NaN · 0 is NaN: clear the padding with torch.where or masked_fill, not with a "
-            "product": lambda: cleared(
-                _walk(
-                    rewards * mask,
-                    values * mask,
-                    torch.ones_like(mask),
-                    lambda r, v, n, a: r + gamma * n - v + gamma * lam * a,
-                ),
-                mask,
-            ),
-        },
-        atol=TOLERANCE[dtype],
+        got,
+        "NaN · 0 is NaN: clear the padding with torch.where or masked_fill, not with a product",
     )
+    compare("gae with NaN in the padding", got, right, atol=TOLERANCE[dtype])
 
 
 # 4.3 · the value loss ---------------------------------------------------------------------------
@@ -339,6 +379,14 @@ def _value_mistakes(
             * torch.maximum(
                 free, (old * (values / old).clamp(1 - epsilon, 1 + epsilon) - returns).square()
             )
+        ),
+        "You clipped V to ±ε: the range lies around the old value": 0.5
+        * torch.maximum(free, (values.clamp(-epsilon, epsilon) - returns).square()),
+        "You clipped the error V − R: clip V, around the old value": (
+            0.5 * (values - returns).clamp(-epsilon, epsilon).square()
+        ),
+        "You took the larger of two values or errors and squared then: square both, then compare": (
+            0.5 * torch.maximum(values - returns, clipped - returns).square()
         ),
         "You took the absolute error: the loss is a square": torch.maximum(
             (values - returns).abs(), (clipped - returns).abs()
@@ -485,18 +533,18 @@ def _(answer, draw) -> None:
     mask = draw_mask(draw, 4, 6, shortest=2)
     clean = draw_tensor(draw, 4, 6) - 2.0
     counted = clean[mask]
-    x = spoiled(clean, mask)
+    got = answer(spoiled(clean, mask), mask)
+    refuse_nan(
+        "whiten with NaN in the padding",
+        got,
+        "NaN · 0 is NaN: take the counted tokens with x[mask], and write 0 into the padding with "
+        "masked_fill",
+    )
     compare(
         "whiten with NaN in the padding",
-        answer(x, mask),
+        got,
         cleared((clean - counted.mean()) / (counted.var() + 1e-8).sqrt(), mask),
-        mistakes={
-            "NaN · 0 is NaN: clear the padding with masked_fill, or take the counted tokens with "
-            "x[mask]": lambda: (
-                (x - (x * mask).sum() / mask.sum()) / ((x * mask).var() + 1e-8).sqrt() * mask
-            ),
-            **_whiten_mistakes(x, mask),
-        },
+        mistakes=_whiten_mistakes(clean, mask),
     )
     same = torch.full((3, 4), float(draw.integers(1, 4)), dtype=torch.float64)
     every = torch.ones(3, 4, dtype=torch.bool)
@@ -539,7 +587,15 @@ def _policy_mistakes(
             torch.minimum(-advantages * rho, -advantages * clipped)
         ),
         "You clipped the log-ratio: the range 1 ± ε is one of ratios": torch.maximum(
-            -advantages * rho, -advantages * log_ratio
+            -advantages * rho, -advantages * log_ratio.exp()
+        ),
+        "You clipped on one side alone: the range ends at 1 − ε too": torch.maximum(
+            -advantages * rho, -advantages * rho.clamp(max=1 + epsilon)
+        ),
+        "You set the loss to 0 outside of the range: there the gradient may be 0, and only on one "
+        "side; take the min of the two terms": -advantages * rho * (rho == clipped),
+        "You used ε = 0.2: take the argument epsilon": torch.maximum(
+            -advantages * rho, -advantages * rho.clamp(0.8, 1.2)
         ),
         "You clipped to ±ε: the range lies around 1, from 1 − ε to 1 + ε": torch.maximum(
             -advantages * rho, -advantages * rho.clamp(-epsilon, epsilon)
@@ -754,6 +810,11 @@ def _total_mistakes(
             p - c1 * v - c2 * h
         ),
         "You wrote the objective: the loss is its negative": -(p + c1 * v - c2 * h),
+        "You turned the sign of the policy loss: policy_losses are losses already": (
+            -p + c1 * v - c2 * h
+        ),
+        "You kept the objective's signs: the policy loss, too, is a loss already; only the "
+        "entropy has a minus": p - c1 * v + c2 * h,
         "The coefficients are swapped: c1 weighs the value loss, c2 the entropy": (
             p + c2 * v - c1 * h
         ),
@@ -772,6 +833,9 @@ def _total_mistakes(
         - c2 * rows(spread),
         "You summed over the tokens: take the mean, or long responses raise the step size": (
             (p + c1 * v - c2 * h) * mask.sum()
+        ),
+        "You divided by the number of responses: divide by the number of counted tokens": (
+            (p + c1 * v - c2 * h) * mask.sum() / len(mask)
         ),
     }
 
@@ -800,18 +864,16 @@ def _(answer, draw) -> None:
     terms = [spoiled(x, mask).requires_grad_(True) for x in clean]
     c1, c2 = float(draw.uniform(0.1, 0.6)), float(draw.uniform(1.2, 2.0))
     got = answer(*terms, mask, c1, c2)
-    fixed = [x.detach() for x in terms]
+    refuse_nan(
+        "ppo_total_loss with NaN in the padding",
+        got,
+        "NaN · 0 is NaN: clear the padding with masked_fill, or take x[mask]",
+    )
     compare(
         "ppo_total_loss with NaN in the padding",
         got,
         _mean(clean[0], mask) + c1 * _mean(clean[1], mask) - c2 * _mean(clean[2], mask),
-        mistakes={
-            "NaN · 0 is NaN: clear the padding with masked_fill, or take x[mask]": lambda: sum(
-                weight * (x * mask).sum() / mask.sum()
-                for weight, x in zip((1.0, c1, -c2), fixed, strict=True)
-            ),
-            **_total_mistakes(*fixed, mask, c1, c2),
-        },
+        mistakes=_total_mistakes(*clean, mask, c1, c2),
         gradient=True,
     )
     share = mask.double() / mask.sum()
@@ -839,12 +901,6 @@ kl_shaped_rewards = Exercise(
 )
 
 
-def _last(mask: Tensor) -> Tensor:
-    """Return a mask of the last counted token of each row."""
-    places = torch.arange(mask.shape[1]).expand_as(mask)
-    return mask & (places == mask.sum(1, keepdim=True) - 1)
-
-
 def _shaped(scores: Tensor, kl: Tensor, mask: Tensor, beta: float) -> Tensor:
     return cleared(torch.where(_last(mask), scores.unsqueeze(1), 0.0) - beta * kl, mask)
 
@@ -860,6 +916,8 @@ def _shaping_mistakes(scores: Tensor, kl: Tensor, mask: Tensor, beta: float) -> 
     early = torch.zeros_like(kl)
     early[:, :-1] = at_end[:, 1:]
     lengths = mask.sum(1, keepdim=True)
+    crossed = torch.zeros_like(kl)
+    crossed[:, lengths[:, 0] - 1] = scores  # two rows of one length: the later score stands
     whole = cleared(kl, mask).sum(1, keepdim=True)
     return {
         "The sign of the KL: leaving the reference COSTS, so −β·kl": at_end - paid,
@@ -888,6 +946,15 @@ def _shaping_mistakes(scores: Tensor, kl: Tensor, mask: Tensor, beta: float) -> 
         "You multiplied score and KL: the KL's price is subtracted": cleared(
             -beta * kl * column, mask
         ),
+        "The score stands in other rows' columns: `rewards[:, last]` takes every row; pair rows "
+        "with columns, `rewards[torch.arange(B), last]`": paid + crossed,
+        "You made the KL of each token positive: an estimate may be negative, and only the sum is "
+        "right on average": at_end - beta * cleared(kl.abs(), mask),
+        "You cut negative KL estimates to 0: they belong to the sum, which is right on average": (
+            at_end - beta * cleared(kl.clamp(min=0), mask)
+        ),
+        "You divided the KL by the length: each token pays its whole share": at_end
+        + paid / lengths,
     }
 
 
@@ -912,18 +979,15 @@ def _(answer, draw) -> None:
     mask = draw_mask(draw, 4, 6)
     mask[1] = torch.arange(6) < 1
     scores, clean = draw_tensor(draw, 4) - 1.0, draw_tensor(draw, 4, 6)
-    kl = spoiled(clean, mask)
     for beta in (float(draw.uniform(0.1, 0.8)), 0.0):
+        what = f"kl_shaped_rewards with β = {beta:.2g} and NaN in the padding"
+        got = answer(scores, spoiled(clean, mask), mask, beta)
+        refuse_nan(what, got, "NaN · 0 is NaN: clear the padding with torch.where or masked_fill")
         compare(
-            f"kl_shaped_rewards with β = {beta:.2g} and NaN in the padding",
-            answer(scores, kl, mask, beta),
+            what,
+            got,
             _shaped(scores, clean, mask, beta),
-            mistakes={
-                "NaN · 0 is NaN: clear the padding with torch.where or masked_fill": (
-                    torch.where(_last(mask), scores.unsqueeze(1), 0.0) - beta * (kl * mask)
-                ),
-                **_shaping_mistakes(scores, kl, mask, beta),
-            },
+            mistakes=_shaping_mistakes(scores, clean, mask, beta),
         )
 
 
@@ -966,8 +1030,16 @@ def _adapt_mistakes(
         "You returned the factor: multiply β by it": 1 + clip(error) * share,
         "You added the change to β: β is multiplied, so it stays positive and has no unit of its "
         "own": beta + clip(error) * share,
-        "You clipped the whole factor and not the error": beta
-        * min(max(1 + error * share, 0.8), 1.2),
+        "You left batch_size out: the more responses, the larger the step": (
+            beta * (1 + clip(error) / horizon)
+        ),
+        "You left the horizon out: divide by it": beta * (1 + clip(error) * batch),
+        "You moved β by the full 20 % whatever the error": (
+            beta * (1 + math.copysign(0.2, error) * share)
+        ),
+        "You took the exponential: β · (1 + ...) is asked for": (
+            beta * math.exp(clip(error) * share)
+        ),
         "You forgot the − 1: a KL at its target must leave β as it is": beta
         * (1 + clip(kl / target) * share),
         "You returned the change alone: return the new β": beta * clip(error) * share,
@@ -977,7 +1049,8 @@ def _adapt_mistakes(
 @adapt_kl_coefficient.part("above and below the target", points=1)
 def _(answer, draw) -> None:
     for factor in (draw.uniform(0.85, 0.95), draw.uniform(1.05, 1.15), 1.0):
-        beta, target = float(draw.uniform(0.05, 0.5)), float(draw.uniform(2, 8))
+        # So small a target that kl − target stays within ±0.2, and its hint apart from the others.
+        beta, target = float(draw.uniform(0.05, 0.5)), float(draw.uniform(0.3, 0.8))
         arguments = (beta, float(factor) * target, target, float(draw.uniform(500, 2000)), 64)
         compare(
             "adapt_kl_coefficient(beta, kl, target, horizon, batch_size)",
@@ -999,7 +1072,13 @@ def _(answer, draw) -> None:
             "adapt_kl_coefficient with a KL far from its target",
             answer(*arguments),
             _adapted(*arguments),
-            mistakes=_adapt_mistakes(*arguments),
+            mistakes={
+                "You clipped β's whole change, or left batch_size/horizon out: clip the error, "
+                "THEN multiply it by batch_size/horizon": (
+                    beta * (1 + math.copysign(0.2, factor - 1))
+                ),
+                **_adapt_mistakes(*arguments),
+            },
             atol=1e-9,
             rtol=1e-9,
         )
