@@ -11,7 +11,7 @@
 # - say what happens in the two phases of a PPO cycle, and which number comes from which model;
 # - compute exact advantages on a small world, and estimate them with GAE where nothing is exact;
 # - write the clipped policy loss, the value loss, the entropy and their weighted total;
-# - shape rewards with a KL penalty, adapt its strength, and derive the best policy there is;
+# - shape rewards with a KL penalty, adapt its strength, and compute the best policy there is;
 # - run PPO on a language model, see it hack its reward when the leash is off, and choose β.
 #
 # **Time** about 150 minutes, 9 exercises, 23 points. **Needs** lesson 1's return, value and
@@ -104,10 +104,13 @@ for x, y, score in zip(rollout.prompts, rollout.responses, scores.tolist(), stri
 # The ratio says how much likelier a sampled token has become since it was sampled: 1 where nothing
 # has changed, 1.2 where it became 20 % likelier. The denominator is **frozen**: π_old is the policy
 # that wrote the rollout, a number in the data. The numerator is trained. So gradients flow through
-# `log_probs` and not through `old_log_probs`.
+# `log_probs` and not through `old_log_probs`. (Papers also write $r_t(\theta)$; here r is the
+# reward. Lesson 1's $\rho_\pi$, with a policy as its index, is something else: how often states are
+# met.)
 #
-# *Why subtract logarithms first?* A rare token has a log-probability of −150 or less, and
-# $e^{-150}$ is 0 in float32.
+# *Why subtract logarithms first?* Below a log-probability of −104, $e^x$ is 0 in float32, and 0/0
+# is not a number. A long response soon gets there, and so does a token that a policy has turned
+# away from. The difference of the logarithms has no such limit.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -156,8 +159,8 @@ for step in range(2):
     for row in range(3):
         counted = rho[row][mask[row]]
         print(
-            f"after {step} steps, response {row + 1}: ratios from {counted.min():.2f} "
-            f"to {counted.max():.2f}"
+            f"{('before', 'after')[step]} the step, response {row + 1}: "
+            f"ratios from {counted.min():.2f} to {counted.max():.2f}"
         )
     if step == 0:
         assert bool((rho[mask] - 1).abs().max() < 1e-4)
@@ -178,6 +181,7 @@ for step in range(2):
 # For a real model nobody can sum over all continuations. So here is a world where one can: a review
 # of at most four tokens over six words, 1,555 responses in all. `opinion_score` is its reward:
 # opinions count ("great" more than "good", "very" strengthens, "not" turns round), faults cost.
+# `opinion_habits` gives the next-token probabilities of its reference policy.
 
 # %%
 tree = ResponseTree(OPINION_WORDS, OPINION_LENGTH)
@@ -199,8 +203,9 @@ assert float(mean_advantage.abs().max()) < 1e-12
 assert abs(float(exact.v[0]) - float((reference_log_probs.exp() * rewards).sum())) < 1e-12
 
 # %% [markdown]
-# **Claim: advantages average to 0 under the policy**, at every prefix. So raising the probability
-# of tokens with A > 0 must lower that of tokens with A < 0.
+# **Claim: advantages average to 0 under the policy**, at every prefix. So not every token can be
+# good: where one has A > 0, another has A < 0, and probability can move from the second to the
+# first.
 #
 # The tree below shows the continuations of one prompt with their exact advantages. The better path
 # takes the highest advantage at each step, the worse path the lowest.
@@ -252,19 +257,24 @@ axes.set(xlim=(-0.4, 4.6), ylim=(-3.8, 3.8), title="Continuations with their exa
 axes.set_axis_off()
 plt.show()
 for name, path in (("better", better), ("worse", worse)):
-    said = " ".join(tree.actions[action] for action in path)
-    print(f"{name} path: “{said}”, A of its first word {exact.advantage[0, path[0]]:+.2f}")
+    print(f"{name} path")
+    prefix = 0
+    for action in path:
+        v, q, a = exact.v[prefix], exact.q[prefix, action], exact.advantage[prefix, action]
+        print(f"   V {v:+.2f}   Q {q:+.2f}   A {a:+.2f}   {tree.actions[action]}")
+        prefix = int(tree.child[prefix, action])
+        assert prefix < 0 or abs(float(q - exact.v[prefix])) < 1e-12
 
 # %% [markdown]
 # Read one column: the numbers are advantages; weighed with the policy's probabilities they average
-# to 0. The worse path begins with a word of little praise and then adds fault to fault. After the
-# better path's first word the best action is to stop: what the reference would add costs more than
-# it earns.
+# to 0. Read down a path: the Q of one token is the V from which the next one starts. The worse path
+# begins with blame and then adds fault to fault. After the better path's first word the best action
+# is to stop: what the reference would add costs more than it earns.
 #
 # ## 4 · Advantages, estimated: the value head and GAE
 #
 # A language model has too many continuations to sum over. PPO estimates instead. A **value head**,
-# a linear map on the policy's last hidden state, predicts V at each token, and the rollout's
+# a linear map on the policy's last layer, predicts V at each token, and the rollout's
 # rewards tell what came. Their difference over one step is the TD error of lesson 1, $\delta_t =
 # r_t + \gamma V_{t+1} - V_t$.
 #
@@ -285,7 +295,8 @@ for name, path in (("better", better), ("worse", worse)):
 # <details><summary>Hint 1</summary>
 #
 # Go through the columns from the last to the first, `for t in reversed(range(T))`, and carry two
-# (B,) tensors: the next value and the next advantage, both 0 at first.
+# (B,) tensors: the next value and the next advantage, both `torch.zeros_like(rewards[:, 0])` at
+# first. (`torch.zeros(B)` would be float32 whatever the rewards are.)
 #
 # </details>
 # <details><summary>Hint 2</summary>
@@ -308,7 +319,7 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float)
         lam: λ.
 
     Returns:
-        (B, T) advantages, 0 where nothing counts.
+        (B, T) advantages in the dtype of the rewards, 0 where nothing counts.
     """
     ### BEGIN SOLUTION
     advantages = torch.zeros_like(rewards)
@@ -368,8 +379,9 @@ print(
 assert root_mean_square[best] < root_mean_square[-1]
 
 # %% [markdown]
-# Here a small λ wins: these values are only a little wrong, and what a response goes on to say is
-# mostly luck. Real runs use 0.95, because a value head begins by knowing nothing.
+# Here λ near 0 wins: these values are only a little wrong, and what a response goes on to say is
+# mostly luck. Real runs use λ = 0.95, because a value head begins by knowing nothing, and γ = 1, as
+# here: the score at the end counts in full for every token.
 #
 # Move λ below. On the left one sampled response: your estimate beside the exact advantage. On the
 # right the error over 4,000 responses.
@@ -417,8 +429,9 @@ explore(
 )
 
 # %% [markdown]
-# The value head learns by regression on what came, $R_t = A_t + V_t$. Where a step of the policy is
-# kept small, the value's may be as well.
+# The value head learns by regression on what came, $R_t = A_t + V_t$; at λ = 1 that is lesson 1's
+# return $G_t$. Where a step of the policy is kept small, the value's may be as well. The ε of this
+# exercise is in the unit of the reward, another number than the policy's ε in section 5.
 #
 # ### Exercise 4.3 · The clipped value loss
 #
@@ -941,7 +954,7 @@ check("4.9", adapt_kl_coefficient)
 #
 # **Claim: PPO with the true reward converges to π*.** Three values of β, each from the reference.
 # Total variation, $\frac12 \sum_y |\pi(y) - \pi^*(y)|$, is the largest difference in probability
-# that any set of responses has.
+# that any set of responses has. J* is J(π*).
 
 # %% kind="setup"
 mine = {
@@ -998,7 +1011,9 @@ plt.show()
 # The distance falls while the step size falls to 0. What remains is the noise of 512 samples a
 # cycle, and words that are hardly ever sampled.
 #
-# **Each weight at work.** Short runs at β = 0.5 with one setting changed:
+# **Each weight at work.** Short runs at β = 0.5 with one setting changed. *Explained variance* is the
+# share of the returns' spread that the value head predicted: 1 is perfect, 0 no better than a
+# constant.
 
 # %% kind="train"
 short = dataclasses.replace(
@@ -1029,8 +1044,8 @@ assert adapted.beta > 0.5 and adapted.kl < shown_runs["as before"].kl
 
 # %% [markdown]
 # Without c1 the values stay at 0 and explain nothing, which a large batch of such short responses
-# hardly feels; the entropy weight keeps the policy undecided; the controller raised β until the KL
-# came down toward its target.
+# hardly feels; the entropy weight keeps the policy undecided, and so large a one costs most of the
+# reward; the controller raised β until the KL came down toward its target.
 #
 # ## 9 · The real run: a language model and a learned reward
 #
@@ -1082,7 +1097,8 @@ for name in texts:
     )
 
 # %% [markdown]
-# With the **true** reward as the judge nothing stands between the policy and what counts:
+# With the **true** reward as the judge nothing stands between the policy and what counts. The third
+# curve is the *clip fraction*, the share of tokens whose gradient the clip has set to 0:
 
 # %% kind="train"
 true_policy = load_policy("reviews-sft")
@@ -1097,13 +1113,21 @@ assert (
     np.mean([r.reward for r in run.records[-3:]])
     > np.mean([r.reward for r in run.records[:3]]) + 0.5
 )
+by_true = true_policy.sample(held_out, 48, generator=torch.Generator().manual_seed(6)).responses
+true_gold = reviews.gold_reward(held_out, by_true)
+print(f"judge: the true reward   gold {estimate_mean(true_gold.tolist())}")
+print(f"judge: the reward model  gold {estimate_mean(gold['after'].tolist())}")
+assert true_gold.mean() > gold["after"].mean()
 
 # %% [markdown]
+# The true reward gets further at the same β. It also goes farther from the reference: gold rewards
+# lie farther apart than the reward model's scores, so one nat of KL costs less beside them.
+#
 # ## 10 · No leash: β = 0
 #
 # *Predict, then run:* on completions of the fine-tuned model the reward model is a good judge, as the
 # first cell shows. Take the KL away and give PPO all 40 cycles. What will the reviews look like? What
-# will happen to the reward model's score, and what to the gold reward?
+# will happen to the reward model's score, the *proxy*, and what to the gold reward?
 
 # %%
 pair = [
@@ -1348,6 +1372,8 @@ print(
 # - Ziegler et al. 2019, *Fine-Tuning Language Models from Human Preferences*: the KL penalty and its
 #   controller.
 # - Stiennon et al. 2020, *Learning to summarize from human feedback*.
+# - Ouyang et al. 2022, *Training language models to follow instructions with human feedback*:
+#   InstructGPT, with the KL spread over the tokens.
 # - Schulman 2020, *Approximating KL Divergence*: k1, k2, k3.
 # - Huang et al. 2024, *The N+ Implementation Details of RLHF with PPO*.
 # - Gao et al. 2023, *Scaling Laws for Reward Model Overoptimization*.
