@@ -69,5 +69,7 @@ def word_tokenizer(vocabulary: Sequence[str]) -> PreTrainedTokenizerFast:
         bos_token=start,
         eos_token=end,
         unk_token=unknown,
+        # transformers 4 adds token_type_ids by itself, and GPT-2 their embeddings to the words'.
+        model_input_names=["input_ids", "attention_mask"],
         clean_up_tokenization_spaces=False,  # it would glue the full stop to its word
     )

@@ -59,6 +59,20 @@ def test_the_manifest_tells_the_truth(name):
     assert policy.vocabulary_size == len(VOCABULARY) + 4
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_plain_transformers_reads_a_shipped_model_as_we_do(name):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model, tokenizer = (
+        kind.from_pretrained(CHECKPOINT_FOLDER / name)
+        for kind in (AutoModelForCausalLM, AutoTokenizer)
+    )
+    inputs = tokenizer("the film was", return_tensors="pt")
+    assert list(inputs) == tokenizer.init_kwargs["model_input_names"]
+    expected = load_policy(name).next_token_logits(["the film was"])[0]
+    torch.testing.assert_close(model(**inputs).logits[0, -1], expected, rtol=0, atol=1e-4)
+
+
 def test_fine_tuned_model_writes_clean_reviews_and_the_base_model_does_not():
     prompts = sample_prompts(400, seed=11)
     clean, rude = {}, {}

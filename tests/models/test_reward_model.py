@@ -179,9 +179,7 @@ def test_a_saved_model_is_a_plain_sequence_classifier(reward_model, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "reward")
     texts = [f"{p} {r} <end>" for p, r in zip(PROMPTS, RESPONSES, strict=True)]
     with torch.no_grad():
-        logits = plain(
-            **tokenizer(texts, padding=True, return_tensors="pt", return_token_type_ids=False)
-        ).logits
+        logits = plain(**tokenizer(texts, padding=True, return_tensors="pt")).logits
     got = reward_model(PROMPTS, RESPONSES)
     assert logits.squeeze(-1).tolist() == pytest.approx(got.tolist(), abs=1e-5)
 

@@ -49,6 +49,8 @@ def test_reads_back_from_a_folder(tmp_path):
     assert loaded(text)["input_ids"] == TOKENIZER(text)["input_ids"]
     assert loaded.decode(loaded(text)["input_ids"], skip_special_tokens=True) == text
     assert loaded.eos_token == SPECIAL_TOKENS[2]
+    # Written down, since transformers 4 takes its own where none are: token types, too.
+    assert loaded.init_kwargs["model_input_names"] == list(loaded(text))
 
 
 @pytest.mark.parametrize("vocabulary, error, message", [

@@ -269,10 +269,11 @@ def test_refuses_examples_before_the_first_step(examples, error, message):
 
 
 def test_the_longest_text_that_fits():
-    # start + 5 + 5 + end = 12
-    next(train_sft(tiny(context=12), [("a " * 5, "b " * 5)], quick()))
-    with pytest.raises(ValueError, match="together 13"):
-        train_sft(tiny(context=12), [("a " * 5, "b " * 6)], quick())
+    # start + 5 + 5 + end = 12, and a start token that the prompt brings along is the same one
+    for start in ("", "<start> "):
+        next(train_sft(tiny(context=12), [(start + "a " * 5, "b " * 5)], quick()))
+        with pytest.raises(ValueError, match="together 13"):
+            train_sft(tiny(context=12), [(start + "a " * 5, "b " * 6)], quick())
 
 
 def test_refuses_bad_validation_and_frozen_policies():
