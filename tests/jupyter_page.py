@@ -1,4 +1,4 @@
-"""A JupyterLab on a free port, a headless Chromium, and notebooks opened in it.
+"""A JupyterLab on a free port, a headless Chromium, notebooks opened in it, and their colours.
 
 The browser tests and `benchmarks/widgets.py` stand on it.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -175,3 +176,29 @@ def open_notebook(lab, browser, cells, theme="JupyterLab Light"):
         }"""
     )
     return Notebook(page)
+
+
+def luminance(page, selector, which):
+    """The relative luminance, 0 to 1, of an element's ground or one of its colours, say "color"."""
+    rgb = page.evaluate(
+        """([selector, which]) => {
+            let element = document.querySelector(selector);
+            if (which !== 'ground') return getComputedStyle(element)[which];
+            let ground;
+            do {
+                ground = getComputedStyle(element).backgroundColor;
+                element = element.parentElement;
+            } while (element && /rgba\\(.*, 0\\)|transparent/.test(ground));
+            return ground;
+        }""",
+        [selector, which],
+    )
+    channels = [float(n) / 255 for n in re.findall(r"[\d.]+", rgb)[:3]]
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def contrast(page, selector, which="color"):
+    """How an element's colour stands out from its ground, 1 to 21."""
+    shape, ground = (luminance(page, selector, of) for of in (which, "ground"))
+    return (max(shape, ground) + 0.05) / (min(shape, ground) + 0.05)

@@ -26,7 +26,12 @@ import ipywidgets
 import numpy as np
 
 from rlhf_lessons.classroom import style
-from rlhf_lessons.classroom.widgets import caption_html, display_bundle
+from rlhf_lessons.classroom.widgets import (
+    caption_html,
+    display_bundle,
+    progress_html,
+    script_html,
+)
 from rlhf_lessons.worlds.preferences import (
     Preference,
     PreferenceFileError,
@@ -37,7 +42,7 @@ from rlhf_lessons.worlds.preferences import (
 )
 
 _SIZE = (7.2, 2.4)  # inches, the static picture
-# A broken image runs its handler once it is on the page: the keys are then heard in the whole task.
+# Keys are heard in the whole task.
 _LISTEN = """
 const root = this.closest('.rlhf-lessons-labelling');
 const names = {names};
@@ -49,7 +54,6 @@ root.addEventListener('keydown', event => {
   event.stopPropagation();
   if (!event.repeat) root.querySelector('button.rlhf-lessons-answer-' + name).click();
 });
-this.remove();
 """
 
 
@@ -107,12 +111,11 @@ class _Task:
         self._status = ipywidgets.HTML()
         self._buttons: dict[str, ipywidgets.Button] = {}
         names = "{" + ",".join(f"'{key}':'{name}'" for key, name in keys.items()) + "}"
-        script = html.escape(_LISTEN.replace("{names}", names), quote=True)
+        script = script_html(_LISTEN.replace("{names}", names))
         self._keys = ipywidgets.HTML(
             f'<div tabindex="0" role="group" class="rlhf-lessons-keys" aria-label="{hint}" '
             'style="border:1px dashed #8a8a90;border-radius:4px;padding:2px 8px;'
-            f'color:var(--jp-ui-font-color1,#1a1a1c)">Click here, then: {hint}'
-            f'<img src="data:," alt="" onerror="{script}"></div>'
+            f'color:var(--jp-ui-font-color1,#1a1a1c)">Click here, then: {hint}{script}</div>'
         )
 
     def _button(self, name: str, text: str, tooltip: str, width: str) -> ipywidgets.Button:
@@ -143,12 +146,13 @@ class _Task:
         except Exception as error:  # a full disk, say: the page must say so, the answer is not lost
             self._say(f"Not saved: {type(error).__name__}: {error}")
 
+    def _say_prompt(self, prompt: str) -> None:
+        dots = "" if self.position is None else " ..."
+        self._prompt.value = f"<p style='margin:2px 6px'><i>{html.escape(prompt)}</i>{dots}</p>"
+
     def _say(self, text: str) -> None:
         done, total = self.done, self.total
-        bar = (
-            f'<progress aria-label="labelled so far" max="{max(total, 1)}" value="{done}" '
-            'style="width:160px;vertical-align:middle;accent-color:#1f5fd6"></progress>'
-        )
+        bar = progress_html("labelled so far", done, total, width=160)
         self._status.value = (
             f'<p role="status" style="margin:2px 6px;color:var(--jp-ui-font-color1,#1a1a1c)">{bar}'
             f"&ensp;{done} of {total}&ensp;·&ensp;{html.escape(text)}</p>"
@@ -176,6 +180,7 @@ class _Task:
     # What each task fills in.
     done: int
     total: int
+    position: int | None
     _answer: Callable[[str], None]
     _render: Callable[[], None]
     _shown: Callable[[], tuple[str, list[tuple[str, str]]]]
@@ -325,7 +330,7 @@ class PairLabels(_Task):
 
     def _render(self) -> None:
         prompt, ((_, first), (_, second)) = self._shown()
-        self._prompt.value = f"<p style='margin:2px 6px'><i>{html.escape(prompt)}</i> ...</p>"
+        self._say_prompt(prompt)
         self._left.value, self._right.value = card_html("left", first), card_html("right", second)
         for name, button in self._buttons.items():
             button.disabled = not self._history if name == "undo" else self.position is None
@@ -457,7 +462,7 @@ class RankLabels(_Task):
 
     def _render(self) -> None:
         prompt, cards = self._shown()
-        self._prompt.value = f"<p style='margin:2px 6px'><i>{html.escape(prompt)}</i> ...</p>"
+        self._say_prompt(prompt)
         for i, (card, (name, text)) in enumerate(zip(self._cards, cards, strict=True), start=1):
             place = f"· place {self._picked.index(i) + 1}" if i in self._picked else ""
             card.value = card_html(name, text, place)

@@ -16,6 +16,7 @@ frames in between), and a Resume button (training would then hold up every other
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import html
 import math
 import signal
@@ -63,6 +64,48 @@ def warning_html(text: str) -> str:
     return f'<div role="alert" style="{_WARNING}">{html.escape(text)}</div>' if text else ""
 
 
+def progress_html(name: str, done: int, total: int | None, width: int) -> str:
+    """Write a progress bar that can be read on white and on black.
+
+    The browser's own `<progress>` has a pale track, which looks full on a dark page.
+
+    Args:
+        name: what makes progress, for screen readers.
+        done: how much of it is done.
+        total: how much there is, or None where no one knows: the bar is then striped.
+        width: in pixels.
+
+    Returns:
+        One element with the role of a progress bar.
+    """
+    if total is None:
+        state, part = "", 100.0
+        fill = "repeating-linear-gradient(135deg,#1f5fd6 0 6px,transparent 6px 12px)"
+    else:
+        state = f'aria-valuemin="0" aria-valuenow="{done}" aria-valuemax="{total}" '
+        part, fill = 100.0 * done / max(total, 1), "#1f5fd6"
+    return (
+        f'<span role="progressbar" aria-label="{html.escape(name, quote=True)}" {state}'
+        f'style="display:inline-block;box-sizing:border-box;width:{width}px;height:12px;'
+        'vertical-align:middle;overflow:hidden;border:1px solid #8a8a90;border-radius:6px">'
+        f'<span style="display:block;width:{part:.4g}%;height:100%;background:{fill}"></span>'
+        "</span>"
+    )
+
+
+def script_html(script: str) -> str:
+    """Write a script that runs once, when the page shows it: an image that cannot be loaded.
+
+    Args:
+        script: JavaScript; `this` is the image, which goes away at the end.
+
+    Returns:
+        One `<img>` element without a picture.
+    """
+    handler = html.escape(f"{script}\nthis.remove();", quote=True)
+    return f'<img src="data:," alt="" onerror="{handler}">'
+
+
 def display_bundle(widget: ipywidgets.Widget, picture: bytes | None, text: str) -> dict[str, Any]:
     """Make what Jupyter displays: the live widget, and what stands in for it without a kernel.
 
@@ -90,6 +133,35 @@ def display_bundle(widget: ipywidgets.Widget, picture: bytes | None, text: str) 
 # --------------------------------------------------------------------------------------------
 
 
+# What ipywidgets leaves out of a slider: a handle that shows on white, as on black, and for screen
+# readers its name and, on a logarithmic slider, the value instead of the power of ten.
+_HANDLES = """<style>
+.rlhf-lessons-explore .widget-slider .noUi-handle { border: 2px solid #1f5fd6; }
+.rlhf-lessons-explore .widget-slider .noUi-handle:focus-visible {
+  outline: 2px solid #1f5fd6; outline-offset: 2px;
+}
+</style>"""
+_NAME_HANDLES = """
+const root = this.closest('.rlhf-lessons-explore');
+const observer = new MutationObserver(records => name(records.map(record => record.target)));
+const name = written => {
+  for (const row of root.querySelectorAll('.rlhf-lessons-slider')) {
+    const handle = row.querySelector('[role=slider]');
+    if (!handle || (handle.hasAttribute('aria-label') && !written.includes(handle))) continue;
+    handle.setAttribute('aria-label', row.querySelector('label').textContent);
+    if (!row.matches('.rlhf-lessons-log')) continue;
+    const value = 10 ** handle.getAttribute('aria-valuetext');
+    handle.setAttribute('aria-valuetext', Number(value.toPrecision(4)));
+  }
+  observer.takeRecords();  // what was written here is no news
+};
+observer.observe(
+  root, {childList: true, subtree: true, attributes: true, attributeFilter: ['aria-valuetext']}
+);
+name([]);
+"""
+
+
 @dataclass(frozen=True)
 class Slider:
     """A number to drag, step with the arrow keys or type.
@@ -106,6 +178,8 @@ class Slider:
         step: the distance of two neighbouring values; on a logarithmic slider their distance in
             powers of ten. None takes a hundredth of the range, or 1 for whole numbers.
         log: whether equal steps multiply instead of add.
+        end: where the range ends now, given the values of all controls by name; None keeps it at
+            `maximum`.
 
     Raises:
         ValueError: the range is empty, the value lies outside it, or a logarithmic range is not
@@ -119,6 +193,7 @@ class Slider:
     value: float
     step: float | None = None
     log: bool = False
+    end: Callable[[Mapping[str, Any]], float] | None = None
 
     def __post_init__(self) -> None:
         numbers = {"minimum": self.minimum, "maximum": self.maximum, "value": self.value}
@@ -268,6 +343,9 @@ class _SliderControl:
         self.widget = ipywidgets.HBox(
             [self._box, self._slider], layout={"flex_flow": "row wrap", "align_items": "center"}
         )
+        self.widget.add_class("rlhf-lessons-slider")
+        if spec.log:
+            self.widget.add_class("rlhf-lessons-log")
 
     def _place(self, value: float) -> float:
         """Where on the slider a value lies, where all steps are equally long."""
@@ -295,6 +373,16 @@ class _SliderControl:
             self._warn(f"{refusal} Kept {self.spec.show(self.value)}.")
             return
         self._set(value)
+
+    def end_at(self, maximum: float) -> None:
+        """Let the range end elsewhere; a value beyond moves there."""
+        if maximum == self.spec.maximum:
+            return
+        self.value = min(self.value, maximum)
+        self.spec = dataclasses.replace(self.spec, maximum=maximum, value=self.value)
+        self._write(self._box, self.spec.show(self.value))
+        self._write(self._slider, self.value)
+        self._slider.max = self._place(maximum)
 
     def _set(self, value: float) -> None:
         self.value = value
@@ -379,6 +467,7 @@ class Explorer:
                     f"explore: {name} must be a Slider, Choice or Toggle, got {type(spec).__name__}"
                 )
         self.figure = style.new_figure(size)
+        self._end_ranges()
         self._drawn = self.values
         self.alt = self._draw_now()
         self._first = style.png(self.figure)
@@ -390,7 +479,7 @@ class Explorer:
                 *(control.widget for control in self._controls.values()),
                 self._message,
                 self._picture,
-                ipywidgets.HTML(caption_html(caption)),
+                ipywidgets.HTML(caption_html(caption) + _HANDLES + script_html(_NAME_HANDLES)),
             ]
         )
         self.widget.add_class("rlhf-lessons-explore")
@@ -399,6 +488,13 @@ class Explorer:
     def values(self) -> dict[str, Any]:
         """The present value of each control."""
         return {name: control.value for name, control in self._controls.items()}
+
+    def _end_ranges(self) -> None:
+        """Give the sliders the range that goes with the other values."""
+        values = self.values
+        for control in self._controls.values():
+            if isinstance(control, _SliderControl) and control.spec.end is not None:
+                control.end_at(control.spec.end(values))
 
     def _draw_now(self) -> str:
         with style.drawing():
@@ -411,6 +507,7 @@ class Explorer:
         return alt
 
     def _refresh(self) -> None:
+        self._end_ranges()
         values = self.values
         if _same(values, self._drawn):
             return
@@ -575,7 +672,9 @@ class Run:
             for name in group
             if (value := self._latest(name)) is not None
         ]
-        done = f"{step} steps" if total is None else f"{step} of {total} steps"
+        count = step if total is None else total
+        done = f"{step}" if total is None else f"{step} of {total}"
+        done += " step" if count == 1 else " steps"
         if not self.finished:
             done = f"stopped after {done}"
             parts.append("resume() on this run goes on")
@@ -808,12 +907,7 @@ class _NotebookView:
     def _write_head(self, running: bool) -> None:
         run = self._run
         step, total = run._progress()
-        name = html.escape(run._title, quote=True)
-        attributes = f'max="{total}" value="{step}"' if total else ("" if running else 'value="1"')
-        bar = (
-            f'<progress aria-label="{name}" {attributes} '
-            'style="width:220px;vertical-align:middle;accent-color:#1f5fd6"></progress>'
-        )
+        bar = progress_html(run._title, step, total or (step if run.finished else None), width=220)
         text = f"{run._title}: step {step}" + (f" of {total}" if total else "")
         if not running:
             text += ", finished" if run.finished else ", stopped"
@@ -842,6 +936,7 @@ class _NotebookView:
         _, total = self._run._progress()
         for axes, group in zip(panels, self._run._curves, strict=True):
             axes.set_xlabel("step")
+            axes.locator_params(axis="x", integer=True)
             title, texts = _panel_texts(group)
             axes.set_title(title)
             if total:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+from jupyter_page import contrast, luminance
+
 from rlhf_lessons.worlds import load_preferences
 
 PAIRS = """
@@ -83,3 +86,33 @@ def test_ranking_by_numbers(notebook_of, tmp_path):
         ("p .", "c c", "b b"),
         ("p .", "a a", "b b"),
     ]
+
+
+@pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
+def test_the_bar_is_as_full_as_it_looks(notebook_of, tmp_path, theme):
+    notebook = notebook_of(PAIRS.format(path=str(tmp_path / "labels.jsonl")), theme=theme)
+    page, bar = notebook.page, ".rlhf-lessons-labelling [role=progressbar]"
+    task = started(notebook)
+    shows(task, "0 of 3")
+
+    def share():
+        return page.evaluate(
+            """bar => {
+                const [frame, full] = [bar, bar.firstChild].map(e => e.getBoundingClientRect());
+                return full.width / (frame.width - 2);
+            }""",
+            page.query_selector(bar),
+        )
+
+    assert share() == 0
+    # What is not done yet looks like the page, in a frame that stands out from it.
+    assert luminance(page, bar, "ground") == luminance(page, ".rlhf-lessons-labelling", "ground")
+    assert contrast(page, bar, "borderColor") >= 3.0
+    task.locator(".rlhf-lessons-keys").focus()
+    for done in (1, 2, 3):
+        page.keyboard.press("ArrowRight")
+        shows(task, f"{done} of 3")
+        assert abs(share() - done / 3) < 0.01
+        assert task.get_by_role("progressbar").get_attribute("aria-valuenow") == str(done)
+    done, left = (luminance(page, f"{bar}{part}", "ground") for part in (" > span", ""))
+    assert (max(done, left) + 0.05) / (min(done, left) + 0.05) >= 3.0

@@ -6,6 +6,8 @@ import os
 import pathlib
 import re
 
+from jupyter_page import contrast, luminance
+
 EXPLORE = """
 from rlhf_lessons.classroom import Choice, Slider, Toggle, explore
 
@@ -102,31 +104,6 @@ def wait_alt(notebook, part):
     return image.get_attribute("src")
 
 
-def luminance(page, selector, which):
-    """The relative luminance, 0 to 1, of an element's colour, or of the ground it lies on."""
-    rgb = page.evaluate(
-        """([selector, which]) => {
-            let element = document.querySelector(selector);
-            if (which === 'color') return getComputedStyle(element).color;
-            let ground;
-            do {
-                ground = getComputedStyle(element).backgroundColor;
-                element = element.parentElement;
-            } while (element && /rgba\\(.*, 0\\)|transparent/.test(ground));
-            return ground;
-        }""",
-        [selector, which],
-    )
-    channels = [float(n) / 255 for n in re.findall(r"[\d.]+", rgb)[:3]]
-    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
-    return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
-
-
-def contrast(page, selector):
-    text, ground = (luminance(page, selector, which) for which in ("color", "ground"))
-    return (max(text, ground) + 0.05) / (min(text, ground) + 0.05)
-
-
 def test_a_picture_follows_keys_typing_and_choices(notebook_of):
     notebook = notebook_of(EXPLORE)
     page = notebook.page
@@ -136,19 +113,25 @@ def test_a_picture_follows_keys_typing_and_choices(notebook_of):
     look(notebook, "explore_light")
     output = notebook.output(0)
 
-    handles = output.get_by_role("slider")
-    handles.nth(0).focus()
+    # A handle says its name, and a logarithmic one its value, not the power of ten.
+    discount = output.get_by_role("slider", name="γ discount")
+    strength = output.get_by_role("slider", name="β KL strength")
+    assert strength.get_attribute("aria-valuetext") == "0.1"
+    # White on a white page, it is seen by its rim.
+    assert contrast(page, ".rlhf-lessons-explore .noUi-handle", "borderColor") >= 3.0
+    discount.focus()
     page.keyboard.press("ArrowRight")
     second = wait_alt(notebook, "discount 0.91,")
     assert second != first
-    box = output.get_by_label("γ discount")
+    box = output.get_by_role("textbox", name="γ discount")
     assert box.input_value() == "0.91"
 
     # One step of the logarithmic slider is a factor of ten, and the box shows the value.
-    handles.nth(1).focus()
+    strength.focus()
     page.keyboard.press("ArrowRight")
     wait_alt(notebook, "beta 1,")
-    assert output.get_by_label("β KL strength").input_value() == "1"
+    assert output.get_by_role("textbox", name="β KL strength").input_value() == "1"
+    assert strength.get_attribute("aria-valuetext") == "1"
 
     box.fill("0.25")
     page.keyboard.press("Enter")

@@ -223,6 +223,27 @@ def test_the_page_does_not_round_a_value_that_nobody_dragged(slider, reported, n
     assert control._box.value == slider.show(next_step)
 
 
+def test_the_range_of_a_slider_follows_another_control():
+    draw = Drawing()
+    ends = {"short": 19, "long": 25}
+    step = Slider("t", "step", 1, 25, 20, end=lambda values: ends[values["of"]])
+    widget = explore(draw, of=Choice("of", list(ends)), step=step)
+    of, t = widget._controls["of"], widget._controls["step"]
+    assert draw.calls == [{"of": "short", "step": 19}]
+    assert (t._slider.max, t._slider.value, t._box.value) == (19, 19, "19")
+    t._box.value = "20"
+    assert "from 1 to 19; got 20. Kept 19." in message(widget)
+    of.widget.value = "long"
+    t._box.value = "24"
+    assert t._slider.max == 25
+    of.widget.value = "short"  # one drawing, at the new end
+    assert draw.calls[1:] == [
+        {"of": "long", "step": 19},
+        {"of": "long", "step": 24},
+        {"of": "short", "step": 19},
+    ]
+
+
 def test_texts_are_escaped():
     widget = explore(lambda figure: "a < b", caption="<script>")
     assert "a &lt; b" in widget._picture.value
@@ -358,6 +379,14 @@ def test_the_names_of_curves_that_end_together_stand_apart():
     )
 
 
+def test_a_short_run_has_no_half_steps():
+    run = Run(steps(3))
+    run.records.extend(steps(3))
+    view = _NotebookView(run)
+    view._redraw(compression=1)
+    assert all(tick == round(tick) for tick in view._figure.axes[0].get_xticks())
+
+
 def test_the_last_picture_does_not_depend_on_how_often_it_was_drawn():
     records = [Step(step, 50, 1000 / step, 0.3 * step) for step in range(1, 51)]
     kept = []
@@ -372,6 +401,11 @@ def test_the_last_picture_does_not_depend_on_how_often_it_was_drawn():
         run.records[:] = records
         view.__exit__()
     assert kept[0] == kept[1]
+
+
+def test_one_step_is_no_steps(capsys):
+    watch(iter([SimpleNamespace(step=1, loss=2.0)]), title="short")
+    assert capsys.readouterr().out == "short: 1 step · loss 2\n"
 
 
 def test_an_empty_loop_and_one_without_numbers(capsys):
