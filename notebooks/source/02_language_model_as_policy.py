@@ -1002,14 +1002,14 @@ chosen_prompts = [
     "we saw an indian comedy on friday .",
 ]
 watched = sft.sample(chosen_prompts, 48, generator=torch.Generator().manual_seed(5))
+lengths = dict(zip(chosen_prompts, watched.response_mask.sum(1).tolist(), strict=True))
 with torch.no_grad():
     watched_probabilities = sft.logits_of(watched).softmax(-1)
 
 
 def draw_step(figure, film, step):
     row = chosen_prompts.index(film)
-    length = int(watched.response_mask[row].sum())
-    t = min(step, length) - 1
+    t = step - 1
     action = int(watched.response_tokens[row, t])
     distribution = watched_probabilities[row, t]
     shown = distribution.topk(8).indices.tolist()
@@ -1043,14 +1043,21 @@ def draw_step(figure, film, step):
     bottom.set_yticklabels(names)
     taken = sft.tokenizer.convert_ids_to_tokens(action)
     probability = float(distribution[action])
-    bottom.set_title(f"step {t + 1} of {length}: action “{taken}”, π = {probability:.3f}")
+    bottom.set_title(f"step {step} of {lengths[film]}: action “{taken}”, π = {probability:.3f}")
     return f"State: {' '.join([film, *said])}. Action {taken} with probability {probability:.3f}."
 
 
 explore(
     draw_step,
     film=Choice("prompt", chosen_prompts),
-    step=Slider("t", "step", minimum=1, maximum=48, value=9),
+    step=Slider(
+        "t",
+        "step",
+        minimum=1,
+        maximum=max(lengths.values()),
+        value=9,
+        end=lambda values: lengths[values["film"]],
+    ),
     size=(7.2, 4.4),
     caption="Nothing is random in the environment: the next state is this state with the action added.",
 )
