@@ -18,7 +18,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rlhf_lessons.models.gelu import gelu_tanh
+
 __all__: list[str] = []
+
+# The names that one function has in transformers; the first takes eight operations for it.
+TANH_FORMS = ("NewGELUActivation", "PytorchGELUTanh", "GELUTanh")
 
 
 def is_plain(model: torch.nn.Module) -> bool:
@@ -128,8 +133,8 @@ def states_at(body: Any, tokens: Tensor, lengths: Tensor, places: Tensor, read: 
 
 def _rows(states: Tensor, index: Tensor, count: int, heads: int) -> tuple[Tensor, ...]:
     """Lay (N, count·H) states out as rows: ``count`` tensors of shape (b, heads, l, H/heads)."""
-    states = states.index_select(0, index.flatten())
-    return states.view(*index.shape, count, heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+    states = states.index_select(0, index.flatten()).view(*index.shape, count, heads, -1)
+    return tuple(part.transpose(1, 2) for part in states.unbind(2))
 
 
 def _mlp(block: Any, hidden: Tensor) -> Tensor:
@@ -139,9 +144,9 @@ def _mlp(block: Any, hidden: Tensor) -> Tensor:
 def widened(block: Any, hidden: Tensor) -> Tensor:
     """The first half of a block's MLP."""
     inner = affine(block.mlp.c_fc, normalised(block.ln_2, hidden))
-    # The same function, in one operation where transformers' "gelu_new" takes eight.
-    tanh = type(block.mlp.act).__name__ == "NewGELUActivation"
-    return F.gelu(inner, approximate="tanh") if tanh else block.mlp.act(inner)
+    act = block.mlp.act
+    tanh = type(act).__name__ in TANH_FORMS or getattr(act, "approximate", None) == "tanh"
+    return gelu_tanh(inner) if tanh else act(inner)
 
 
 def affine(layer: Any, x: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ The algorithm, one cycle::
 Every formula in it is an argument with the package's own as its default, so a learner's function or
 another estimator drops in.
 
-log π_old comes from the sampler, which computed it as it drew. Left out on purpose: rewards before
+log π_old comes from the sampler, which computed it as it drew; V_old, where an update takes the
+whole batch, from the forward pass of the first one. Left out on purpose: rewards before
 the last token (a judge reads whole responses), sampling at another temperature (the ratio is that
 of π itself), several devices, and saving the judge's own random state.
 """
@@ -343,6 +344,18 @@ def _cycles(
             return value_head(batch)
         return policy.logits_of(batch), value_head.values_of(batch)
 
+    # An update of all responses at once reads them with the weights that sampled them, if it is the
+    # first: its forward pass gives V_old too.
+    one_pass = s.minibatch_size >= s.batch_size and s.accumulate == 1
+    first_pass: list[tuple[Tensor, Tensor]] = []
+
+    def old_values_of(batch: TokenBatch) -> Tensor:
+        if not one_pass:
+            return value_head.values_of(batch)
+        with torch.enable_grad():
+            first_pass.append(logits_and_values(batch))
+        return first_pass[0][1].detach()
+
     done, _, numbers = run.take_up()
     beta = numbers.get("beta", s.beta)
     for cycle in range(done + 1, s.cycles + 1):
@@ -355,8 +368,8 @@ def _cycles(
 
         with torch.no_grad(), precision(policy.device, s.bf16):
             size = s.minibatch_size
-            old_values = _in_parts(rollout, size, value_head.values_of)
             reference_log_probs = _in_parts(rollout, size, reference.log_probs_of)
+            old_values = _in_parts(rollout, size, old_values_of)
             old_log_probs = rollout.log_probs
             if not full_precision:  # the sampler rounds in another way than a whole text
                 old_log_probs = _in_parts(rollout, size, policy.log_probs_of)
@@ -385,7 +398,7 @@ def _cycles(
                     for x in (old_log_probs, old_values, advantages, returns)
                 )
                 with precision(policy.device, s.bf16):
-                    logits, values = logits_and_values(batch)
+                    logits, values = first_pass.pop() if first_pass else logits_and_values(batch)
                 log_probs = _chosen(logits, batch)
                 policy_losses = _shaped(
                     "policy_loss", use.policy_loss(log_probs, old, advantage, s.epsilon), counted
@@ -480,11 +493,10 @@ def _learning_rate(settings: PPOSettings, cycle: int) -> float:
 
 
 def _minibatches(settings: PPOSettings, order: torch.Generator) -> Iterator[Tensor]:
-    """Give the rows of each update: every response once an epoch, in a new order."""
+    """Give the rows of each update: every response once an epoch, divided up anew."""
     for _ in range(settings.epochs):
-        yield from torch.randperm(settings.batch_size, generator=order).split(
-            settings.minibatch_size
-        )
+        rows = torch.randperm(settings.batch_size, generator=order)
+        yield from (part.sort().values for part in rows.split(settings.minibatch_size))
 
 
 def _checked_prompts(prompts: Sequence[str]) -> list[str]:

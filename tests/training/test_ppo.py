@@ -298,6 +298,16 @@ def test_a_minibatch_in_parts_gives_the_same_updates(own_body):
         torch.testing.assert_close(weight, moved_too[name], rtol=0, atol=2e-4)
 
 
+@pytest.mark.parametrize("minibatch_size, passes", [(8, 3), (4, 2 + 3 * 2)])
+def test_an_update_of_the_whole_batch_gives_the_old_values_too(minibatch_size, passes):
+    """Three epochs read a whole batch three times; minibatches are read for V_old beforehand."""
+    settings = dataclasses.replace(SMALL, cycles=1, epochs=3, minibatch_size=minibatch_size)
+    body, read = make_policy(seed=1), []
+    body.model.transformer.register_forward_pre_hook(lambda *_: read.append(1))
+    list(train_ppo(make_policy(), ["film"], count_good, settings, value_head=ValueHead(body)))
+    assert len(read) == passes
+
+
 def test_bfloat16_is_for_the_forward_pass_alone():
     settings = dataclasses.replace(SMALL, cycles=1, epochs=1, minibatch_size=8)
     runs = {}
