@@ -44,6 +44,22 @@ def bt_rejected_detached(chosen_rewards, rejected_rewards):
     return -functional.logsigmoid(chosen_rewards - rejected_rewards.detach())
 
 
+def bt_chosen_detached(chosen_rewards, rejected_rewards):
+    return -functional.logsigmoid(chosen_rewards.detach() - rejected_rewards)
+
+
+def bt_with_a_small_number(chosen_rewards, rejected_rewards):
+    return -torch.log(torch.sigmoid(chosen_rewards - rejected_rewards) + 1e-8)
+
+
+def bt_difference(chosen_rewards, rejected_rewards):
+    return rejected_rewards - chosen_rewards
+
+
+def bt_each_through_sigma(chosen_rewards, rejected_rewards):
+    return -functional.logsigmoid(chosen_rewards) - functional.logsigmoid(-rejected_rewards)
+
+
 def bt_softplus(chosen_rewards, rejected_rewards):
     return functional.softplus(rejected_rewards - chosen_rewards)
 
@@ -95,6 +111,10 @@ def gradient_with_exp(chosen_rewards, rejected_rewards):
     return -e / (1 + e), e / (1 + e)
 
 
+def gradient_of_the_chosen_alone(chosen_rewards, rejected_rewards):
+    return -torch.sigmoid(rejected_rewards - chosen_rewards)
+
+
 def gradient_by_autograd(chosen_rewards, rejected_rewards):
     chosen = chosen_rewards.clone().requires_grad_()
     rejected = rejected_rewards.clone().requires_grad_()
@@ -143,6 +163,37 @@ def pairs_without_prompt(prompt, ranked):
 
 def pairs_with_repeats(prompt, ranked):
     return [(prompt, a, b) for a, b in combinations(ranked, 2)]
+
+
+def pairs_that_may_repeat_at_a_distance(prompt, ranked):
+    if any(a == b for a, b in zip(ranked, ranked[1:], strict=False)):
+        raise ValueError("twice")
+    return [(prompt, a, b) for a, b in combinations(ranked, 2)]
+
+
+def pairs_returning_the_error(prompt, ranked):
+    if len(set(ranked)) < len(ranked):
+        return ValueError("twice")
+    return [(prompt, a, b) for a, b in combinations(ranked, 2)]
+
+
+def pairs_prompt_last(prompt, ranked):
+    _refuse_repeats(ranked)
+    return [(a, b, prompt) for a, b in combinations(ranked, 2)]
+
+
+def pairs_sorted(prompt, ranked):
+    _refuse_repeats(ranked)
+    return [(prompt, a, b) for a, b in combinations(sorted(ranked), 2)]
+
+
+def pairs_emptying_the_list(prompt, ranked):
+    _refuse_repeats(ranked)
+    pairs = []
+    while ranked:
+        best = ranked.pop(0)
+        pairs += [(prompt, best, worse) for worse in ranked]
+    return pairs
 
 
 def pairs_by_two_loops(prompt, ranked):
@@ -196,6 +247,24 @@ def pl_mean_of_choices(scores):
     return pl_by_cumulative_sum(scores) / scores.shape[1]
 
 
+def pl_log_of_a_sum_of_exp(scores):
+    return (scores.exp().flip(1).cumsum(1).flip(1).log() - scores).sum(1)
+
+
+def pl_neighbours(scores):
+    return -functional.logsigmoid(scores[:, :-1] - scores[:, 1:]).sum(1)
+
+
+def pl_sorted(scores):
+    return pl_by_cumulative_sum(scores.sort(1, descending=True).values)
+
+
+def pl_by_mask(scores):
+    left = torch.ones(scores.shape[1], scores.shape[1], dtype=torch.bool).triu()
+    rest = scores.unsqueeze(1).masked_fill(~left, -math.inf).logsumexp(-1)
+    return (rest - scores).sum(1)
+
+
 def pl_by_cumulative_sum(scores):
     rest = scores.flip(1).logcumsumexp(1).flip(1)
     return (rest - scores).sum(1)
@@ -236,6 +305,14 @@ def accuracy_reversed(chosen_scores, rejected_scores):
 
 def accuracy_of_the_chosen_alone(chosen_scores, rejected_scores):
     return (chosen_scores > 0).double().mean().item()
+
+
+def accuracy_near_is_a_tie(chosen_scores, rejected_scores):
+    return ((chosen_scores - rejected_scores).round(decimals=1).sign() + 1).mean().item() / 2
+
+
+def accuracy_in_percent(chosen_scores, rejected_scores):
+    return 100 * accuracy_by_sign(chosen_scores, rejected_scores)
 
 
 def accuracy_by_sign(chosen_scores, rejected_scores):
@@ -296,6 +373,30 @@ def bins_nan_in_the_error(probabilities, outcomes, bins):
 def bins_empty_is_zero(probabilities, outcomes, bins):
     counts, predicted, observed, error = bins_right(probabilities, outcomes, bins)
     return counts, np.nan_to_num(predicted), np.nan_to_num(observed), error
+
+
+def bins_without_n(probabilities, outcomes, bins):
+    *parts, error = bins_right(probabilities, outcomes, bins)
+    return *parts, error * len(probabilities)
+
+
+def bins_largest_gap(probabilities, outcomes, bins):
+    *parts, _ = bins_right(probabilities, outcomes, bins)
+    return *parts, float(np.nanmax(np.abs(parts[2] - parts[1])))
+
+
+def bins_rounded(probabilities, outcomes, bins):
+    place = np.minimum(np.round(probabilities * bins).astype(int), bins - 1)
+    return *_binned(probabilities, outcomes, bins, place), 0.0
+
+
+def bins_as_shares(probabilities, outcomes, bins):
+    counts, *rest = bins_right(probabilities, outcomes, bins)
+    return counts / len(probabilities), *rest
+
+
+def bins_of_three_things(probabilities, outcomes, bins):
+    return bins_right(probabilities, outcomes, bins)[:3]
 
 
 def bins_right(probabilities, outcomes, bins):
@@ -363,6 +464,29 @@ def centre_in_place(rewards, prompts):
     return rewards
 
 
+def centre_by_the_sum(rewards, prompts):
+    same = (prompts[:, None] == prompts[None, :]).to(rewards.dtype)
+    return rewards - same @ rewards
+
+
+def centre_by_the_others(rewards, prompts):
+    same = (prompts[:, None] == prompts[None, :]).to(rewards.dtype)
+    return rewards - (same @ rewards - rewards) / (same.sum(1) - 1).clamp(min=1)
+
+
+def centre_in_another_order(rewards, prompts):
+    groups = [rewards[prompts == number] for number in prompts.unique()]
+    return torch.cat([own - own.mean() for own in groups])
+
+
+def centre_counting_prompts(rewards, prompts):
+    result = rewards.clone()
+    for number in range(len(prompts.unique())):
+        own = prompts == number
+        result[own] = rewards[own] - rewards[own].mean()
+    return result
+
+
 def centre_by_loop(rewards, prompts):
     result = torch.empty_like(rewards)
     for number in prompts.unique():
@@ -401,6 +525,39 @@ def triplet_mean(anchor, nearer, farther, margin):
 
 def triplet_farther_detached(anchor, nearer, farther, margin):
     return triplet_by_distance(anchor, nearer, farther.detach(), margin)
+
+
+def triplet_nearer_detached(anchor, nearer, farther, margin):
+    return triplet_by_distance(anchor, nearer.detach(), farther, margin)
+
+
+def triplet_anchor_detached(anchor, nearer, farther, margin):
+    return triplet_by_distance(anchor.detach(), nearer, farther, margin)
+
+
+def triplet_all_detached(anchor, nearer, farther, margin):
+    return triplet_by_distance(anchor, nearer, farther, margin).detach()
+
+
+def triplet_margin_outside(anchor, nearer, farther, margin):
+    return torch.relu((anchor - nearer).norm(dim=1) - (anchor - farther).norm(dim=1)) + margin
+
+
+def triplet_of_mean_squares(anchor, nearer, farther, margin):
+    near = (anchor - nearer).square().mean(1).sqrt()
+    return torch.relu(near - (anchor - farther).square().mean(1).sqrt() + margin)
+
+
+def triplet_with_margin_one(anchor, nearer, farther, margin):
+    return triplet_by_distance(anchor, nearer, farther, 1.0)
+
+
+def triplet_by_einsum(anchor, nearer, farther, margin):
+    near, far = (
+        torch.einsum("bd,bd->b", anchor - other, anchor - other).sqrt()
+        for other in (nearer, farther)
+    )
+    return functional.relu(near - far + margin)
 
 
 def triplet_by_distance(anchor, nearer, farther, margin):
@@ -445,6 +602,32 @@ def best_minus_one(scores):
     return scores.argmax(1), math.log(scores.shape[1]) - 1
 
 
+def best_counted_from_one(scores):
+    n = scores.shape[1]
+    return scores.argmax(1) + 1, math.log(n) - (n - 1) / n
+
+
+def best_n_is_all(scores):
+    n = scores.numel()
+    return scores.argmax(1), math.log(n) - (n - 1) / n
+
+
+def best_all_divided(scores):
+    n = scores.shape[1]
+    return scores.argmax(1), (math.log(n) - (n - 1)) / n
+
+
+def best_sign_turned(scores):
+    n = scores.shape[1]
+    return scores.argmax(1), (n - 1) / n - math.log(n)
+
+
+def best_by_loop(scores):
+    n = scores.shape[1]
+    places = [max(range(n), key=row.__getitem__) for row in scores.tolist()]
+    return torch.tensor(places), math.log(n) - 1 + 1 / n
+
+
 def best_by_sorting(scores):
     n = scores.shape[1]
     order = scores.argsort(dim=1, descending=True, stable=True)
@@ -465,6 +648,10 @@ WRONG = {
         ("log of sigmoid", bt_log_of_sigmoid, "whose log is −∞"),
         ("exp overflows", bt_naive_softplus, "exp overflows"),
         ("rejected detached", bt_rejected_detached, "no gradient reaches the rejected"),
+        ("chosen detached", bt_chosen_detached, "no gradient reaches the chosen"),
+        ("a small number", bt_with_a_small_number, "small number inside the logarithm"),
+        ("difference", bt_difference, "put it through −log σ"),
+        ("each through σ", bt_each_through_sigma, "σ takes their DIFFERENCE"),
     ],
     "3.2": [
         ("signs turned", gradient_signs_turned, "signs are turned around"),
@@ -473,6 +660,7 @@ WRONG = {
         ("mean", gradient_of_the_mean, "divided by the number of pairs"),
         ("same sign", gradient_same_sign, "same sign"),
         ("exp overflows", gradient_with_exp, "exp overflows"),
+        ("one of two", gradient_of_the_chosen_alone, "return two tensors"),
     ],
     "3.3": [
         ("worst first", pairs_worst_first, "better and worse the wrong way round"),
@@ -481,6 +669,11 @@ WRONG = {
         ("both ways", pairs_both_ways, "twice, once in each order"),
         ("no prompt", pairs_without_prompt, "prompt is missing"),
         ("repeats accepted", pairs_with_repeats, "raise a ValueError"),
+        ("repeats at a distance", pairs_that_may_repeat_at_a_distance, "twice, which says"),
+        ("error returned", pairs_returning_the_error, "you returned the error"),
+        ("prompt last", pairs_prompt_last, "The prompt comes first"),
+        ("sorted", pairs_sorted, "You sorted the responses"),
+        ("list emptied", pairs_emptying_the_list, "changed its input `ranked` in place"),
     ],
     "3.4": [
         ("all in each denominator", pl_all_in_each, "who has been placed is gone"),
@@ -490,6 +683,9 @@ WRONG = {
         ("all pairs", pl_all_pairs, "not independent choices"),
         ("exp overflows", pl_with_exp, "exp overflows"),
         ("mean of choices", pl_mean_of_choices, "divided by K"),
+        ("log of a sum", pl_log_of_a_sum_of_exp, "all three steps in one"),
+        ("neighbours", pl_neighbours, "Bradley-Terry over neighbours"),
+        ("sorted", pl_sorted, "You sorted the scores"),
     ],
     "3.5": [
         ("ties wrong", accuracy_ties_wrong, "counted ties as wrong"),
@@ -498,6 +694,8 @@ WRONG = {
         ("a count", accuracy_count, "divide by the number of pairs"),
         ("reversed", accuracy_reversed, "WRONG order"),
         ("chosen alone", accuracy_of_the_chosen_alone, "no zero of their own"),
+        ("near is a tie", accuracy_near_is_a_tie, "took near scores for a tie"),
+        ("percent", accuracy_in_percent, "returned a percentage"),
     ],
     "3.6": [
         ("bins all alike", bins_all_alike, "weighted all bins alike"),
@@ -507,6 +705,11 @@ WRONG = {
         ("edges below", bins_lower_edge_out, "edge into the lower bin"),
         ("NaN in the error", bins_nan_in_the_error, "leave empty bins out"),
         ("empty bin as 0", bins_empty_is_zero, "an empty bin has no mean"),
+        ("not divided by N", bins_without_n, "left out the division by N"),
+        ("largest gap", bins_largest_gap, "You took the largest gap"),
+        ("rounded", bins_rounded, "rounded to the nearest edge"),
+        ("shares", bins_as_shares, "the counts are whole numbers"),
+        ("three things", bins_of_three_things, "return four things"),
     ],
     "3.7": [
         ("mean of all", centre_over_all, "mean of ALL rewards"),
@@ -515,6 +718,10 @@ WRONG = {
         ("the means", centre_means_only, "returned the means"),
         ("added", centre_added, "added the mean"),
         ("in place", centre_in_place, "in place"),
+        ("sum", centre_by_the_sum, "subtract their mean"),
+        ("the others", centre_by_the_others, "left the response itself out"),
+        ("another order", centre_in_another_order, "belongs where its reward stood"),
+        ("prompts counted", centre_counting_prompts, "their numbers have gaps"),
     ],
     "3.8": [
         ("reversed", triplet_reversed, "nearer and farther the wrong way round"),
@@ -523,6 +730,12 @@ WRONG = {
         ("squared", triplet_squared, "squared the distances"),
         ("mean", triplet_mean, "one loss per triplet"),
         ("farther detached", triplet_farther_detached, "must be pushed away"),
+        ("nearer detached", triplet_nearer_detached, "it must be pulled in"),
+        ("anchor detached", triplet_anchor_detached, "it moves by both distances"),
+        ("all detached", triplet_all_detached, "carries no gradient"),
+        ("margin outside", triplet_margin_outside, "it belongs inside"),
+        ("mean squares", triplet_of_mean_squares, "averaged over the coordinates"),
+        ("margin 1", triplet_with_margin_one, "You used margin 1"),
     ],
     "3.9": [
         ("scores", best_scores, "return their places"),
@@ -531,6 +744,10 @@ WRONG = {
         ("log n", best_log_n, "forgot −(n − 1)/n"),
         ("n of the batch", best_n_is_the_batch, "number of prompts"),
         ("minus one", best_minus_one, "0 at n = 1"),
+        ("from one", best_counted_from_one, "counted places from 1"),
+        ("n of all", best_n_is_all, "the number of all scores"),
+        ("all divided", best_all_divided, "divided all of it by n"),
+        ("sign", best_sign_turned, "a KL is never negative"),
     ],
 }
 
@@ -548,10 +765,19 @@ RIGHT = {
     "3.4": [
         ("cumulative log-sum-exp", pl_by_cumulative_sum),
         ("cross-entropy of each choice", pl_by_cross_entropy),
+        ("a mask", pl_by_mask),
     ],
     "3.5": [("mean sign", accuracy_by_sign), ("heaviside", accuracy_in_numpy)],
     "3.6": [("a loop", bins_by_loop), ("histograms", bins_by_histogram)],
     "3.7": [("a loop", centre_by_loop), ("a matrix", centre_by_matrix)],
-    "3.8": [("pairwise_distance", triplet_by_distance), ("torch's own", triplet_by_torch)],
-    "3.9": [("sorting, numpy's log", best_by_sorting), ("max, a tensor", best_by_max)],
+    "3.8": [
+        ("pairwise_distance", triplet_by_distance),
+        ("torch's own", triplet_by_torch),
+        ("einsum", triplet_by_einsum),
+    ],
+    "3.9": [
+        ("sorting, numpy's log", best_by_sorting),
+        ("max, a tensor", best_by_max),
+        ("a loop", best_by_loop),
+    ],
 }

@@ -54,6 +54,10 @@ def _bradley_terry_mistakes(chosen: Tensor, rejected: Tensor) -> dict[str, Tenso
         ),
         "You took the mean: return one loss per pair, the training loop averages": right.mean(),
         "You took the sum: return one loss per pair, the training loop averages": right.sum(),
+        "You returned the difference r_l − r_w: put it through −log σ": rejected - chosen,
+        "You put each reward through σ by itself: σ takes their DIFFERENCE": (
+            -logsigmoid(chosen) - logsigmoid(-rejected)
+        ),
         "You compared rewards by their ratio: Bradley-Terry takes the difference of rewards, which "
         "are logarithms of strengths": -torch.log(chosen.abs() / (chosen.abs() + rejected.abs())),
         "log2 in place of log: losses here are in nats": right / math.log(2),
@@ -88,6 +92,8 @@ def _(answer, draw) -> None:
             "for a far difference exp overflows and σ is 0, whose log is −∞: "
             "torch.nn.functional.logsigmoid computes −log σ without leaving the range of "
             "numbers": -torch.sigmoid(chosen - rejected).log(),
+            "A small number inside the logarithm hides the loss where the pair is most wrong: "
+            "logsigmoid needs none": -(torch.sigmoid(chosen - rejected) + 1e-8).log(),
             "exp overflows for far rewards: only their difference counts, use logsigmoid of "
             "it": -torch.log(chosen.exp() / (chosen.exp() + rejected.exp())),
             **_bradley_terry_mistakes(chosen, rejected),
@@ -137,6 +143,15 @@ gradient = Exercise(
 )
 
 
+def _two_tensors(got):
+    """Ask for a pair of derivatives, and hand it on."""
+    require(
+        isinstance(got, (tuple, list)) and len(got) == 2,
+        "return two tensors, (∂L/∂r_w, ∂L/∂r_l), each (B,)",
+    )
+    return got
+
+
 def _gradient_mistakes(chosen: Tensor, rejected: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
     surprise = torch.sigmoid(rejected - chosen)
     expected = torch.sigmoid(chosen - rejected)
@@ -173,7 +188,7 @@ def _(answer, draw) -> None:
         chosen, rejected = (draw_tensor(draw, 5, dtype=dtype) for _ in range(2))
         compare(
             "bradley_terry_gradient(chosen_rewards, rejected_rewards)",
-            answer(chosen, rejected),
+            _two_tensors(answer(chosen, rejected)),
             reference_bradley_terry_gradient(chosen, rejected),
             mistakes=_gradient_mistakes(chosen, rejected),
             atol=TOLERANCE[dtype],
@@ -187,7 +202,7 @@ def _(answer, draw) -> None:
     difference = rejected - chosen
     compare(
         "bradley_terry_gradient with rewards hundreds apart",
-        answer(chosen, rejected),
+        _two_tensors(answer(chosen, rejected)),
         reference_bradley_terry_gradient(chosen, rejected),
         mistakes={
             "exp overflows for a far difference, and ∞/∞ is NaN: torch.sigmoid computes the same "
@@ -220,7 +235,12 @@ _FILMS = ("alien", "brazil", "casablanca", "dune", "elf", "fargo", "gravity", "h
 
 
 def _draw_ranking(draw: np.random.Generator, size: int) -> list[str]:
-    return [str(film) for film in draw.permutation(_FILMS)[:size]]
+    """Draw a ranking that is not in the order of the alphabet, nor backwards if it is of three."""
+    while True:
+        ranked = [str(film) for film in draw.permutation(_FILMS)[:size]]
+        ordered = sorted(ranked)
+        if ranked != ordered and (size < 3 or ranked != ordered[::-1]):
+            return ranked
 
 
 def _in_any_order(pairs) -> list:
@@ -233,7 +253,7 @@ def _in_any_order(pairs) -> list:
 
 @ranking.part("every pair once, the better first")
 def _(answer, draw) -> None:
-    for size in (2, 3, int(draw.integers(4, 8))):
+    for size in (3, 2, int(draw.integers(4, 8))):
         ranked = _draw_ranking(draw, size)
         right = [("p", a, b) for a, b in combinations(ranked, 2)]
         neighbours = [("p", a, b) for a, b in zip(ranked, ranked[1:], strict=False)]
@@ -259,6 +279,12 @@ def _(answer, draw) -> None:
                 "The prompt is missing: a record is (prompt, chosen, rejected)": sorted(
                     combinations(ranked, 2)
                 ),
+                "The prompt comes first: a record is (prompt, chosen, rejected)": sorted(
+                    (a, b, "p") for a, b in combinations(ranked, 2)
+                ),
+                "You sorted the responses: their order is the ranking": sorted(
+                    ("p", a, b) for a, b in combinations(sorted(ranked), 2)
+                ),
             },
         )
 
@@ -266,13 +292,17 @@ def _(answer, draw) -> None:
 @ranking.part("a ranking that names one response twice is refused")
 def _(answer, draw) -> None:
     ranked = _draw_ranking(draw, 4)
-    ranked[int(draw.integers(2, 4))] = ranked[int(draw.integers(2))]
+    ranked[3] = ranked[int(draw.integers(2))]  # never beside each other
     try:
         got = answer("p", list(ranked))
     except Mistake as mistake:
         if isinstance(mistake.__cause__, ValueError):
             return
         raise
+    require(
+        not isinstance(got, BaseException),
+        "you returned the error: end with `raise ValueError(...)`",
+    )
     require(
         False,
         f"the ranking {ranked} names {max(ranked, key=ranked.count)!r} twice, which says that it "
@@ -313,7 +343,14 @@ def _plackett_luce_mistakes(scores: Tensor) -> dict[str, Tensor]:
         "on": torch.logsumexp(scores, 1) - scores[:, 0],
         "You summed Bradley-Terry over all pairs: near, but the K(K−1)/2 pairs are not independent "
         "choices; Plackett-Luce makes K − 1": pairs,
+        "You summed Bradley-Terry over neighbours: each choice is one among ALL that are left": (
+            -logsigmoid(scores[:, :-1] - scores[:, 1:]).sum(1)
+        ),
+        "You sorted the scores: their order is the ranking that people gave": _plackett_luce(
+            scores.sort(1, descending=True).values
+        ),
         "You took the mean over the batch: return one loss per ranking": right.mean(),
+        "You took the sum over the batch: return one loss per ranking": right.sum(),
         "You divided by K: the log-likelihood of a ranking is the SUM over its choices": right
         / size,
         "You divided by K − 1: the log-likelihood of a ranking is the SUM over its choices": right
@@ -355,15 +392,19 @@ def _(answer, draw) -> None:
 @plackett_luce.part("scores beyond the range of exp")
 def _(answer, draw) -> None:
     scores = draw_tensor(draw, 4, 4, scale=600.0)
+    scores[0, 1], scores[1, 3] = 900.0, -900.0  # e^900 is ∞ and e^-900 is 0
     naive = -sum(
         (scores[:, k].exp() / scores[:, k:].exp().sum(1)).log() for k in range(scores.shape[1])
     )
+    careless = (scores.exp().flip(1).cumsum(1).flip(1).log() - scores).sum(1)
     compare(
         "plackett_luce_loss of scores in the hundreds",
         answer(scores),
         _plackett_luce(scores),
         mistakes={
             "exp overflows: log Σ exp(s) is torch.logsumexp, or logcumsumexp from the end": naive,
+            "exp overflows, and log 0 is −∞: torch.logsumexp, or logcumsumexp from the end, does "
+            "all three steps in one": careless,
             **_plackett_luce_mistakes(scores),
         },
     )
@@ -389,10 +430,11 @@ accuracy = Exercise(
 
 @accuracy.part("the share of pairs in the right order")
 def _(answer, draw) -> None:
-    size = int(draw.integers(5, 20))
-    chosen, rejected = (50 + draw_tensor(draw, size) for _ in range(2))  # scores have no zero
-    chosen[0], rejected[0] = rejected[0].item() + 1, rejected[0].item()  # not all alike
-    chosen[1], rejected[1] = rejected[1].item() - 1, rejected[1].item()
+    size = 2 * int(draw.integers(3, 10)) + 1  # odd: the share is not 1/2
+    gaps = draw.choice([-1, 1], size=size) * (0.3 + np.abs(draw.normal(size=size)))
+    gaps[:3] = 1.0, -1.0, 1e-3  # not all alike; and near is no tie
+    rejected = 50 + draw_tensor(draw, size)  # scores have no zero
+    chosen = rejected + torch.from_numpy(gaps)
     right = (chosen > rejected).double().mean().item()
     compare(
         "preference_accuracy(chosen_scores, rejected_scores)",
@@ -404,6 +446,11 @@ def _(answer, draw) -> None:
             "You returned a percentage: a share lies between 0 and 1": 100 * right,
             "You asked whether the chosen score is positive: scores have no zero of their own, "
             "compare it with the rejected one": (chosen > 0).double().mean().item(),
+            "You took near scores for a tie: only equal ones are": (
+                ((chosen - rejected).round(decimals=1).sign() + 1) / 2
+            )
+            .mean()
+            .item(),
             "You averaged σ(difference): accuracy asks for the order alone": torch.sigmoid(
                 chosen - rejected
             )
@@ -415,8 +462,8 @@ def _(answer, draw) -> None:
 
 @accuracy.part("ties count half")
 def _(answer, draw) -> None:
-    chosen = torch.from_numpy(draw.integers(0, 3, size=30)).double()
-    rejected = torch.from_numpy(draw.integers(0, 3, size=30)).double()
+    chosen = torch.from_numpy(draw.integers(0, 3, size=31)).double()
+    rejected = torch.from_numpy(draw.integers(0, 2, size=31)).double()  # lower: far from 1/2
     chosen[:3], rejected[:3] = torch.tensor([1.0, 1.0, 2.0]), torch.tensor([1.0, 0.0, 2.0])
     above = (chosen > rejected).double()
     ties = (chosen == rejected).double()
@@ -430,6 +477,10 @@ def _(answer, draw) -> None:
         "You left ties out of the count: they are pairs too, worth 1/2 each": (
             above.sum() / (1 - ties).sum()
         ).item(),
+        "You counted the pairs in the WRONG order": 1 - (above + ties / 2).mean().item(),
+        "You returned a percentage: a share lies between 0 and 1": (
+            100 * (above + ties / 2).mean().item()
+        ),
     }
     compare(
         "preference_accuracy with ties",
@@ -488,23 +539,32 @@ def _draw_forecast(draw: np.random.Generator, bins: int) -> tuple[np.ndarray, np
     return p, (draw.random(size) < 0.5 + 0.4 * (p - 0.5)).astype(float)
 
 
+def _four_things(got):
+    """Ask for all that is wanted, and hand it on."""
+    require(
+        isinstance(got, (tuple, list)) and len(got) == 4,
+        "return four things: counts, predicted, observed, error",
+    )
+    return got
+
+
 @calibration.part("counts and means of each bin")
 def _(answer, draw) -> None:
     bins = int(draw.integers(3, 9))
     p, happened = _draw_forecast(draw, bins)
     counts, predicted, observed = _bins(p, happened, bins)
-    got = answer(p, happened, bins)
-    require(
-        isinstance(got, (tuple, list)) and len(got) == 4,
-        "return four things: counts, predicted, observed, error",
-    )
+    got = _four_things(answer(p, happened, bins))
     compare(
         "the counts",
         np.asarray(got[0]),
         counts,
         mistakes={
             "You counted only the events that happened: count all probabilities of a "
-            "bin": np.bincount((p * bins).astype(int), happened, bins)
+            "bin": np.bincount((p * bins).astype(int), happened, bins),
+            "You returned shares: the counts are whole numbers": counts / len(p),
+            "You rounded to the nearest edge: the bin of p is the whole part of p · K": (
+                np.bincount(np.minimum(np.round(p * bins).astype(int), bins - 1), minlength=bins)
+            ),
         },
         dtype=False,
     )
@@ -540,9 +600,13 @@ def _(answer, draw) -> None:
     parts = _bins(p, happened, bins)
     compare(
         "the expected calibration error",
-        answer(p, happened, bins)[3],
+        _four_things(answer(p, happened, bins))[3],
         _error(*parts),
         mistakes={
+            "You left out the division by N: a bin weighs n_k/N": _error(*parts) * len(p),
+            "You took the root of the mean square: ECE averages absolute gaps": float(
+                np.sqrt(((parts[2] - parts[1]) ** 2 * parts[0]).sum() / len(p))
+            ),
             "You weighted all bins alike: a bin counts with its share of the "
             "probabilities, n_k/N": _error(*parts, weighted=False),
             "You let gaps cancel: take the absolute value of each bin's gap": _error(
@@ -568,7 +632,7 @@ def _(answer, draw) -> None:
     happened = (draw.random(6) < 0.5).astype(float)
     happened[:3] = 0.0, 1.0, 0.0
     counts, predicted, observed = _bins(p, happened, 4)
-    got = answer(p, happened, 4)
+    got = _four_things(answer(p, happened, 4))
     low_open = _bins(p, happened, 4, low_open=True)
     outside = counts.copy()
     outside[3] -= 2
@@ -631,7 +695,23 @@ def _centre_mistakes(rewards: Tensor, prompts: Tensor) -> dict[str, Tensor]:
         best[group] = own - own.max()
         unit[group] = (own - own.mean()) / own.std(correction=min(1, len(own) - 1))
         unit_biased[group] = (own - own.mean()) / own.std(correction=0)
+    counted_up = rewards.clone()
+    for number in range(len(groups)):
+        group = prompts == number
+        counted_up[group] = rewards[group] - rewards[group].mean()
+    size = sum(group.sum() * group for group in groups)
+    others = (size * (rewards - right) - rewards) / (size - 1).clamp(min=1)
     return {
+        "You subtracted the sum of the prompt's rewards: subtract their mean": (
+            rewards - size * (rewards - right)
+        ),
+        "You left the response itself out of its prompt's mean: the mean is over all of them": (
+            rewards - others
+        ),
+        "You put the rewards in the order of the prompts: each result belongs where its reward "
+        "stood": torch.cat([right[group] for group in groups]),
+        "You counted the prompts 0, 1, 2, ...: their numbers have gaps, so take "
+        "prompts.unique()": counted_up,
         "You subtracted the mean of ALL rewards: each prompt has a constant of its own": rewards
         - rewards.mean(),
         "You returned the means: subtract them from the rewards": rewards - right,
@@ -723,7 +803,17 @@ def _triplet_mistakes(a: Tensor, n: Tensor, f: Tensor, margin: float) -> dict[st
         "You compared nearer and farther with each other: both distances start at the anchor": (
             near - (n - f).norm(dim=1) + margin
         ).clamp(min=0),
+        "You added the margin behind max(0, ·): it belongs inside": (near - far).clamp(min=0)
+        + margin,
+        "You used margin 1: take the argument": (near - far + 1).clamp(min=0),
+        "You averaged over the coordinates: a distance is the root of a SUM of squares": (
+            (near - far) / math.sqrt(a.shape[1]) + margin
+        ).clamp(min=0),
+        "You took one norm over the whole batch: one distance per triplet, over the last axis": (
+            ((a - n).norm() - (a - f).norm() + margin).clamp(min=0).expand(len(a))
+        ),
         "You took the mean: return one loss per triplet": right.mean(),
+        "You took the sum: return one loss per triplet": right.sum(),
         "You summed |differences| of the coordinates: distance here is Euclidean": (
             (a - n).abs().sum(1) - (a - f).abs().sum(1) + margin
         ).clamp(min=0),
@@ -750,7 +840,7 @@ def _(answer, draw) -> None:
         )
 
 
-@triplet.part("points that fall together")
+@triplet.part("points that fall together, and the push on all three")
 def _(answer, draw) -> None:
     a = draw_tensor(draw, 3, 2)
     margin = float(draw.uniform(0.5, 1.5))
@@ -764,12 +854,33 @@ def _(answer, draw) -> None:
             )
         },
     )
-    n, f = (a.clone().requires_grad_() for _ in range(2))
-    answer(a, n + 1, f + torch.tensor([1.0, 0.0]), margin).sum().backward()
-    require(
-        f.grad is not None and bool(f.grad.isfinite().all()) and bool(f.grad.ne(0).any()),
-        "no gradient reaches the farther point: it must be pushed away too",
+    points = [draw_tensor(draw, 4, 3) for _ in range(3)]
+    a, n, f = (x.clone().requires_grad_() for x in points)
+    margin = 40.0  # so large that every triplet costs something
+    got = answer(a, n, f, margin)
+    near, far = points[0] - points[1], points[0] - points[2]
+    compare(
+        "triplet_loss of points that carry a gradient",
+        got,
+        near.norm(dim=1) - far.norm(dim=1) + margin,
+        mistakes=_triplet_mistakes(*points, margin),
+        gradient=True,
     )
+    to_near, to_far = (x / x.norm(dim=1, keepdim=True) for x in (near, far))
+    found = torch.autograd.grad(got.sum(), (a, n, f), allow_unused=True)
+    right = (to_near - to_far, -to_near, to_far)
+    whys = ("it moves by both distances", "it must be pulled in", "it must be pushed away too")
+    for name, gradient_of, push, why in zip(
+        ("anchor", "nearer", "farther"), found, right, whys, strict=True
+    ):
+        hint = f"no gradient reaches the {name} point: {why}, so detach nothing"
+        nothing = torch.zeros_like(push)
+        compare(
+            f"the gradient in {name}",
+            nothing if gradient_of is None else gradient_of,
+            push,
+            mistakes={hint: nothing},
+        )
 
 
 # 3.9 · best of n and its KL ---------------------------------------------------------------------
@@ -790,7 +901,7 @@ best = Exercise(
 
 @best.part("the best of each row")
 def _(answer, draw) -> None:
-    scores = draw_tensor(draw, 5, int(draw.integers(2, 9)))
+    scores = draw_tensor(draw, 5, int(draw.integers(4, 9)))
     scores[0] = -scores[0].abs() - 1  # the best of bad ones is still the best
     got = answer(scores)
     require(
@@ -809,6 +920,7 @@ def _(answer, draw) -> None:
             "You took the best over prompts: scores has one ROW per prompt": scores.argmax(0),
             "You took the best of the whole batch: one per prompt": scores.argmax(),
             "You compared |scores|: a score below 0 is low": scores.abs().argmax(1),
+            "You counted places from 1: the first is 0": scores.argmax(1) + 1,
         },
         dtype=False,
     )
@@ -816,8 +928,8 @@ def _(answer, draw) -> None:
 
 @best.part("log n − (n − 1)/n")
 def _(answer, draw) -> None:
-    for n in (1, 2, int(draw.integers(3, 200))):
-        scores = draw_tensor(draw, 2, n)
+    for n in (2, 1, int(draw.integers(5, 200))):
+        scores = draw_tensor(draw, 3, n)
         compare(
             f"the KL bound of best of {n}",
             answer(scores)[1],
@@ -830,8 +942,18 @@ def _(answer, draw) -> None:
                 "You subtracted 1: the term is (n − 1)/n, which is 0 at n = 1": math.log(n) - 1,
                 "You subtracted 1/n: the term is (n − 1)/n": math.log(n) - 1 / n,
                 "You used the number of prompts: n is the number of responses to each": (
-                    math.log(2) - 0.5
+                    math.log(3) - 2 / 3
                 ),
+                "You used the number of all scores: n is the number of responses to each prompt": (
+                    math.log(3 * n) - (3 * n - 1) / (3 * n)
+                ),
+                "You divided all of it by n: only n − 1 is": (math.log(n) - (n - 1)) / n,
+                "You turned the fraction round: the term is (n − 1)/n": (
+                    math.log(n) - n / max(n - 1, 1)
+                ),
+                "The sign: log n comes first, a KL is never negative": (n - 1) / n - math.log(n),
+                "You summed over the prompts: the bound is that of one": 3
+                * (math.log(n) - (n - 1) / n),
             },
             dtype=False,
         )
