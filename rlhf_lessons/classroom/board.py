@@ -216,7 +216,9 @@ class BoardGame:
             [
                 self._sheet,
                 ipywidgets.HBox(
-                    [self._begins, self._showing, new], layout={"flex_flow": "row wrap"}
+                    # Where there is nothing to show, there is nothing to choose.
+                    [self._begins, *([self._showing] if self._show else []), new],
+                    layout={"flex_flow": "row wrap"},
                 ),
                 grid,
                 self._status,

@@ -196,3 +196,11 @@ def test_boards_on_one_page_do_not_share_their_look():
     first, second = play(lowest), play(lowest)
     assert first._class != second._class
     assert second._class not in first._sheet.value
+
+
+def test_a_choice_of_one_thing_is_not_offered():
+    def offered(game):
+        return {getattr(child, "description", "") for child in game.widget.children[1].children}
+
+    assert "on the squares" in offered(play(random_policy(), show={"π": random_policy()}))
+    assert offered(play(random_policy())) == {"who begins", "New game"}
