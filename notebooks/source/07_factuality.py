@@ -735,7 +735,7 @@ def draw_threshold(figure, threshold, person):
         totals.plot(GRID, kept_true, color=COLORS[0], label="true, said")
         totals.plot(GRID, kept_false, color=COLORS[2], linestyle="--", label="false, said")
         totals.set(xlabel="threshold", title="All held-out people")
-        totals.legend()
+        totals.legend(frameon=True, framealpha=1.0, edgecolor="white")  # over the line that moves
         figure.line = totals.axvline(threshold, color="#1a1a1c", linewidth=1)
     bars, totals = figure.axes
     bars.clear()
@@ -1218,7 +1218,7 @@ def draw_policy(figure, policy):
     for place, measure in enumerate(MEASURES[:4]):
         value = means[policy][measure][0]
         panel.barh(place, value, color=COLORS[(0, 2, 5, 1)[place]])
-        panel.text(value + 0.05, place, f"{value:.2f}", va="center")
+        panel.text(3.45, place, f"{value:.2f}", va="center", ha="right")
         before = means["SFT, nothing tuned"][measure][0]
         panel.vlines(before, place - 0.4, place + 0.4, color="#1a1a1c", linewidth=1.5)
     panel.set(yticks=range(4), yticklabels=MEASURES[:4], xlim=(0, 3.5), xlabel="per answer")
