@@ -337,10 +337,10 @@ def draw_memory(figure, model, method, rows, length):
         label.set_x(value)
     axes.set_xlim(0, max(1.25 * max(gigabytes), 1e-3))
     total = sum(gigabytes)
-    fitting = next((f"fits into {size} GB" for size in GPUS if total < 0.8 * size), "beyond 80 GB")
+    fitting = next((f"fits into {size} GB" for size in GPUS if total < 0.8 * size), "exceeds 80 GB")
     axes.set_title(f"{method}, {model}, {rows} × {length} tokens: {total:.3g} GB, {fitting}")
     return (
-        f"{method} on {model} with {rows} prompts of {length} tokens needs {total:.3g} GB and "
+        f"{method} on {model} with {rows} × {length} tokens needs {total:.3g} GB and "
         f"{fitting}: " + ", ".join(f"{k} {v:.3g}" for k, v in zip(KINDS, gigabytes, strict=True))
     )
 
