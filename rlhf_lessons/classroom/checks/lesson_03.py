@@ -840,7 +840,7 @@ def _(answer, draw) -> None:
         )
 
 
-@triplet.part("points that fall together, and the push on all three")
+@triplet.part("points that fall together")
 def _(answer, draw) -> None:
     a = draw_tensor(draw, 3, 2)
     margin = float(draw.uniform(0.5, 1.5))
