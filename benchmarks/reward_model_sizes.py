@@ -29,8 +29,8 @@ import torch
 
 from rlhf_lessons.evaluation import calibration, preference_accuracy
 from rlhf_lessons.models import LanguagePolicy, RewardModel, TokenRewardModel, load_policy
-from rlhf_lessons.models.checkpoints import replace_file
 from rlhf_lessons.training import RewardSettings, train_reward_model
+from rlhf_lessons.whole_files import replace_file
 from rlhf_lessons.worlds import (
     NoisyComparer,
     bayes_ceiling,

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
 import copy
 import hashlib
 import json
@@ -35,6 +36,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from rlhf_lessons.classroom.exercises import CHECK_MIME, find_exercise
+from rlhf_lessons.whole_files import replacing
 
 KEY = "rlhf_lessons"  # our entry in the metadata of cells and notebooks
 KINDS = ("setup", "exercise", "check", "train", "show")
@@ -409,22 +411,16 @@ def notebook_text(notebook: NotebookNode) -> str:
     return nbformat.writes(notebook, version=4).rstrip("\n") + "\n"
 
 
-def write_if_changed(path: Path, content: str | bytes) -> bool:
-    """Write a file at once or not at all, and only when it changes; return whether it did."""
-    data = content.encode("utf-8") if isinstance(content, str) else content
-    if path.is_file() and path.read_bytes() == data:
-        return False
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return True
+def write_changed(files: dict[Path, bytes]) -> list[Path]:
+    """Write the files that change and return them: all, or none when one finds no place on disk."""
+    changed = [
+        path for path, data in files.items() if not path.is_file() or path.read_bytes() != data
+    ]
+    with contextlib.ExitStack() as written:  # the new ones take their places together at its end
+        for path in changed:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            written.enter_context(replacing(path)).write_bytes(files[path])
+    return changed
 
 
 def released_text(folders: Folders, lessons: Sequence[Lesson]) -> str:
@@ -457,26 +453,25 @@ def build(
 ) -> list[str]:
     """Build lessons and return one message for each that failed. The others are built.
 
-    A lesson's files are written together at its end: one that fails leaves the old ones in place.
+    A lesson's files are written together at its end: one that fails, or for which the disk has no
+    room, leaves the old ones in place.
     """
     failures = []
     for name in names:
         try:
             lesson = read_lesson(_source(folders, name))
-            files: dict[Path, str | bytes] = {
-                folders.student / f"{name}.ipynb": notebook_text(lesson.student)
-            }
+            files = {folders.student / f"{name}.ipynb": notebook_text(lesson.student).encode()}
             if not student_only:
                 solved = _execute_with_progress(lesson)
-                files[folders.solutions / f"{name}.ipynb"] = notebook_text(solved)
+                files[folders.solutions / f"{name}.ipynb"] = notebook_text(solved).encode()
                 for figure, picture in figures_of(solved).items():
                     files[folders.figures / f"{figure}.png"] = picture
-            files[folders.released] = released_text(folders, [lesson])
+            files[folders.released] = released_text(folders, [lesson]).encode()
         except (SourceError, RuntimeError, SyntaxError, ImportError, OSError) as error:
             failures.append(f"{name} is not built: {error}")
             continue
         try:
-            changed = [path for path, content in files.items() if write_if_changed(path, content)]
+            changed = write_changed(files)
         except OSError as error:
             failures.append(f"{name} is not written: {error}")
             continue

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import stat
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -359,20 +360,23 @@ def test_machine_traces_are_taken_out():
     assert output.text == ".../x <o at 0x...> .../a <cell>:1"
 
 
-def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    path = tmp_path / "a.txt"
-    assert build.write_if_changed(path, "old")
-    assert not build.write_if_changed(path, "old")
-    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+def test_a_full_disk_leaves_the_old_files_of_a_lesson_in_place(tmp_path, monkeypatch):
+    old = {tmp_path / "new" / name: b"old" for name in "abc"}
+    assert build.write_changed(old) == list(old)
+    assert build.write_changed(old) == []
+    assert {stat.S_IMODE(path.stat().st_mode) for path in old} == {0o644}
 
-    def fail(*arguments):
-        raise OSError("disk full")
+    genuine = Path.write_bytes
 
-    monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
-        build.write_if_changed(path, "new")
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
+    def full(path, data):
+        if path.name.startswith(".c"):
+            raise OSError(28, "No space left on device")
+        return genuine(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        build.write_changed(dict.fromkeys(old, b"new"))
+    assert {path: path.read_bytes() for path in (tmp_path / "new").iterdir()} == old
 
 
 def test_the_manifest_forgets_lessons_without_source(course):

@@ -15,6 +15,7 @@ opening the notebook does; a class that grades strangers' files should do it in 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -30,6 +31,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+from rlhf_lessons.whole_files import replace_file
 
 RELEASED = Path(__file__).with_name("released.json")
 KEY = "rlhf_lessons"
@@ -293,10 +296,19 @@ def run_copy(copy: _Copy, memory_gib: float) -> tuple[dict[int, dict], str]:
             said = f"no end after {limit:g} s"
         finally:
             _end(process)
-        lines = marks.read_text(encoding="utf-8").splitlines() if marks.is_file() else []
-        seen = {mark["place"]: mark for mark in map(json.loads, lines)}
-        trouble = "" if len(seen) == len(copy.sources) else said.strip()[-1500:]
-        return seen, trouble
+        seen = read_marks(marks)
+        last = "\n".join(said.strip().splitlines()[-4:])  # where pytest says what went wrong
+        return seen, "" if len(seen) == len(copy.sources) else last[-1500:]
+
+
+def read_marks(path: Path) -> dict[int, dict]:
+    """Read what happened at each place. A full disk may have cut the file off."""
+    seen = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        with contextlib.suppress(json.JSONDecodeError):
+            mark = json.loads(line)
+            seen[mark["place"]] = mark
+    return seen
 
 
 def _end(process: subprocess.Popen) -> None:
@@ -637,9 +649,13 @@ def main(arguments: Sequence[str] | None = None, released: Path = RELEASED) -> i
             raise UsageError(f"{released} is missing: install the package again")
         manifests = json.loads(released.read_text(encoding="utf-8"))["lessons"]
         lessons = find_lessons(words, lambda: find_folder(options.notebooks), manifests)
-        if options.json not in (None, "-") and not Path(options.json).resolve().parent.is_dir():
-            raise UsageError(f"--json: there is no folder for {options.json}")
-    except UsageError as error:
+        if options.json not in (None, "-"):
+            folder = Path(options.json).parent
+            if not folder.is_dir():
+                raise UsageError(f"--json: there is no folder for {options.json}")
+            if not os.access(folder, os.W_OK):  # told before minutes of grading, not after
+                raise UsageError(f"--json: {options.json}: the folder cannot be written to")
+    except (UsageError, OSError) as error:
         print(f"grade: {error}", file=sys.stderr)
         return 2
     results: list[Graded] = []
@@ -670,21 +686,8 @@ def main(arguments: Sequence[str] | None = None, released: Path = RELEASED) -> i
         print(table(results))
     if options.json not in (None, "-"):
         try:
-            _write(Path(options.json), text)
+            replace_file(Path(options.json), text)
         except OSError as error:
             print(f"grade: --json: {options.json}: {error.strerror}", file=sys.stderr)
             return 2
     return status or int(points < total)
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file at once or not at all."""
-    handle, temporary = tempfile.mkstemp(dir=path.resolve().parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -51,7 +51,6 @@ from rlhf_lessons.models import (
     list_checkpoints,
     load_policy,
 )
-from rlhf_lessons.models.checkpoints import replace_file
 from rlhf_lessons.training import (
     DPOSettings,
     PPOSettings,
@@ -73,6 +72,7 @@ from rlhf_lessons.training.settings import (
     whole,
 )
 from rlhf_lessons.training.versions import versions
+from rlhf_lessons.whole_files import replace_file
 from rlhf_lessons.worlds import (
     Preference,
     drop_equal_pairs,

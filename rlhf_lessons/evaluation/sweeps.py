@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 
 import torch
 
-from rlhf_lessons.models.checkpoints import replace_file
 from rlhf_lessons.training.versions import versions
+from rlhf_lessons.whole_files import replace_file
 
 __all__ = ["do_runs", "is_done", "read_runs", "write_run"]
 

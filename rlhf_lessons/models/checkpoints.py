@@ -16,12 +16,10 @@ Left out on purpose: making them. That trains, so it is in ``rlhf_lessons.traini
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -211,47 +209,6 @@ def _loaded(
     finally:
         if shown:
             logging.enable_progress_bar()
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Replace a file as a whole: an interruption leaves the old one, or none.
-
-    Args:
-        path: The file, in a folder that exists.
-
-    Yields:
-        Where to write. What was written there takes the place of ``path`` at the end, unless the
-        block ends with an exception.
-
-    Raises:
-        OSError: If it cannot be written; what was there before is unchanged.
-    """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        yield Path(name)
-        with open(name, "rb+") as file:
-            os.fsync(file.fileno())  # or a power cut could leave the new name without its content
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)  # Ctrl-C right after the renaming finds it gone
-        raise
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Replace a text file as a whole, as ``replacing`` does.
-
-    Args:
-        path: The file, in a folder that exists.
-        text: What it shall hold.
-
-    Raises:
-        OSError: If it cannot be written; what was there before is unchanged.
-    """
-    with replacing(path) as new:
-        new.write_text(text, encoding="utf-8")
 
 
 def _build(name: str = "") -> str:

@@ -31,7 +31,6 @@ from rlhf_lessons.models.checkpoints import (
     CheckpointError,
     list_checkpoints,
     load_policy,
-    replace_file,
     verify_checkpoints,
 )
 from rlhf_lessons.models.language_policy import LanguagePolicy
@@ -41,6 +40,7 @@ from rlhf_lessons.models.tokenizer import word_tokenizer
 from rlhf_lessons.training.reward_model import RewardSettings, train_reward_model
 from rlhf_lessons.training.supervised import SupervisedSettings, held_out_nll, train_sft
 from rlhf_lessons.training.versions import versions
+from rlhf_lessons.whole_files import replace_file
 from rlhf_lessons.worlds.fact_corpus import (
     fact_vocabulary,
     sample_fact_demonstrations,

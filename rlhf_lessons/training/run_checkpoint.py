@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlhf_lessons.models.checkpoints import replacing
+from rlhf_lessons.whole_files import replacing
 
 __all__: list[str] = []
 

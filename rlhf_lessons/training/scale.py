@@ -40,9 +40,9 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from rlhf_lessons.models import LanguagePolicy
-from rlhf_lessons.models.checkpoints import replace_file
 from rlhf_lessons.training.dpo import DPOSettings, DPOStep, Pairs
 from rlhf_lessons.training.schedule import schedule
+from rlhf_lessons.whole_files import replace_file
 from rlhf_lessons.worlds.preferences import load_preferences
 
 if TYPE_CHECKING:

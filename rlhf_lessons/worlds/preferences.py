@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
+
+from rlhf_lessons.whole_files import replacing
 
 
 class Preference(NamedTuple):
@@ -157,16 +158,8 @@ def save_preferences(path: str | os.PathLike, preferences: Iterable[Sequence[str
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.writelines(to_line(preference) for preference in preferences)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing(path) as new, new.open("w", encoding="utf-8", newline="") as file:
+        file.writelines(to_line(preference) for preference in preferences)
 
 
 def append_preferences(path: str | os.PathLike, preferences: Iterable[Sequence[str]]) -> None:

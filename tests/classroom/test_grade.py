@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -357,6 +359,19 @@ def test_a_wrong_command_is_told(course, solved, monkeypatch, capsys, words, fra
     assert fragment in capsys.readouterr().err
 
 
+def test_folders_that_are_closed_to_the_learner_are_told(course, solved, monkeypatch, capsys):
+    def closed(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda folder, mode: mode != os.W_OK)
+        assert grade.main([str(solved), "--json", "scores.json"], course.released) == 2
+    assert "--json: scores.json: the folder cannot be written to" in capsys.readouterr().err
+    monkeypatch.setattr(Path, "exists", closed)
+    assert grade.main([str(solved)], course.released) == 2
+    assert "grade: [Errno 13] Permission denied" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("option", [["--timeout", "0"], ["--timeout", "x"], ["--memory", "-1"]])
 def test_limits_are_numbers_above_zero(course, option, capsys):
     with pytest.raises(SystemExit) as caught:
@@ -435,6 +450,13 @@ def test_a_file_that_is_no_notebook_is_told(tmp_path, manifest, content, fragmen
     graded = run(path, manifest)
     assert fragment in graded.problem
     assert (graded.points, graded.total) == (0, 4)
+
+
+def test_what_a_full_disk_cut_off_costs_no_more_than_itself(tmp_path):
+    marks = tmp_path / "marks.jsonl"
+    assert grade.read_marks(marks) == {}
+    marks.write_text('{"place": 0, "status": "ok"}\n{"place": 1, "sta')
+    assert grade.read_marks(marks) == {0: {"place": 0, "status": "ok"}}
 
 
 def test_a_folder_in_place_of_a_notebook_is_told(tmp_path, manifest):

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 
 import pytest
@@ -13,7 +12,6 @@ from rlhf_lessons.models.checkpoints import (
     list_checkpoints,
     load_policy,
     load_reward_model,
-    replace_file,
     verify_checkpoints,
 )
 from rlhf_lessons.worlds import (
@@ -198,22 +196,3 @@ def test_a_manifest_that_vouches_for_nothing(copied, change):
 def test_loading_prints_nothing(capfd):
     load_policy("reviews-sft")
     assert capfd.readouterr() == ("", "")
-
-
-@pytest.mark.parametrize("renamed", [False, True])
-def test_ctrl_c_while_a_file_is_replaced_leaves_one_of_the_two_and_nothing_else(
-    tmp_path, monkeypatch, renamed
-):
-    replace_file(tmp_path / "file", "old")
-    genuine = os.replace
-
-    def stopped(*paths):
-        if renamed:
-            genuine(*paths)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(os, "replace", stopped)
-        replace_file(tmp_path / "file", "new")
-    assert (tmp_path / "file").read_text() == ("new" if renamed else "old")
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
