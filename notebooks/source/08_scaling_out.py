@@ -1028,7 +1028,7 @@ except ModuleNotFoundError as reason:  # TRL is an extra of the package
     theirs = []
 
 # %% kind="train" figure="08_parity"
-if theirs:
+if len(theirs) == HANDED.steps:  # TRL is there, and no one pressed Stop
     figure, axes = plt.subplots(figsize=(6.8, 3.2), layout="constrained")
     steps = range(1, HANDED.steps + 1)
     curve(axes, steps, [step.loss for step in ours], label="train_dpo")
