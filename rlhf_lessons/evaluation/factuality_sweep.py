@@ -46,6 +46,7 @@ from rlhf_lessons.evaluation.language import Estimate, estimate_mean, sequence_k
 from rlhf_lessons.evaluation.sweeps import do_runs, read_runs
 from rlhf_lessons.models import LanguagePolicy, load_policy
 from rlhf_lessons.training import DPOSettings, SupervisedSettings, train_dpo, train_sft
+from rlhf_lessons.training.settings import ABOVE_0, FROM_0, check_settings, whole
 from rlhf_lessons.worlds import (
     Encyclopedia,
     Preference,
@@ -108,6 +109,19 @@ class FactualitySettings:
     measured: int = 4
     beta: float = 0.5
     price: float = 2.0
+
+    def __post_init__(self) -> None:
+        fields = dataclasses.fields(self)
+        check_settings(
+            self,
+            **{field.name: whole(1) for field in fields if isinstance(field.default, int)},
+            penalty=FROM_0,
+            anchor=FROM_0,
+            learning_rate=ABOVE_0,
+            rehearsal_rate=ABOVE_0,
+            beta=ABOVE_0,
+            price=FROM_0,
+        )
 
 
 SETTINGS = FactualitySettings()

@@ -108,6 +108,19 @@ def test_runs_from_samples_to_counts(tmp_path, monkeypatch, small, capsys):
     assert "made with other settings (steps); delete it" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"steps": 0}, "steps must be a whole number ≥ 1, got 0"),
+        ({"anchor": -0.1}, "anchor must be a finite number ≥ 0, got -0.1"),
+        ({"beta": 0.0}, "beta must be a finite number > 0, got 0.0"),
+    ],
+)
+def test_a_setting_out_of_range_is_named(wrong, message):
+    with pytest.raises(ValueError, match=f"FactualitySettings: {message}"):
+        dataclasses.replace(factuality_sweep.SETTINGS, **wrong)
+
+
 def test_no_runs_say_how_to_make_them(tmp_path):
     with pytest.raises(FileNotFoundError, match="make them: python -m rlhf_lessons.evaluation"):
         load_factuality_sweep(tmp_path)
