@@ -8,7 +8,8 @@ of one prompt by the fine-tuned model of the review world; a seed draws the labe
 order of training. Accuracy is expected: each of the 5,000 held-out pairs counts with the exact
 probability of its label, so the ceiling is exact too and no luck of the test labels is left. More
 rows ask what is missing at 10,000 pairs: twice the passes, four people's labels for each pair, and
-both, with one seed; and a reward to which every token adds, with all.
+both, with one seed; and with all seeds a reward to which every token adds, alone and with what the
+policy's surprise tells beside it.
 
 The raw results, with command, settings and versions, are read by lesson 3:
 ``rlhf_lessons/classroom/results/03_reward_model_sizes.json``.
@@ -28,7 +29,13 @@ import numpy as np
 import torch
 
 from rlhf_lessons.evaluation import calibration, preference_accuracy
-from rlhf_lessons.models import LanguagePolicy, RewardModel, TokenRewardModel, load_policy
+from rlhf_lessons.models import (
+    LanguagePolicy,
+    RewardModel,
+    SurpriseReward,
+    TokenRewardModel,
+    load_policy,
+)
 from rlhf_lessons.training import RewardSettings, train_reward_model
 from rlhf_lessons.whole_files import replace_file
 from rlhf_lessons.worlds import (
@@ -42,6 +49,8 @@ from rlhf_lessons.worlds import (
 
 TEMPERATURE = 2.0
 HELD_OUT = 5_000
+EVERY_TOKEN = TokenRewardModel.READS
+AND_SURPRISE = f"{EVERY_TOKEN}, and the policy's surprise"
 OUTPUT = Path("rlhf_lessons/classroom/results/03_reward_model_sizes.json")
 
 
@@ -134,10 +143,13 @@ def main() -> None:
             for label in label_pairs(rater, *texts, seed + 1_000 * person)
         ]
         labels, _ = drop_equal_pairs(labels)
-        kind = TokenRewardModel if reads == TokenRewardModel.READS else RewardModel
-        model = kind.from_policy(policy)
+        kind = TokenRewardModel if reads else RewardModel
+        model = judge = kind.from_policy(policy)
         *_, last = train_reward_model(model, labels, reward_settings(pairs, seed, passes))
-        rewards = [model(prompts, side).double().numpy() for side in held_out]
+        if reads == AND_SURPRISE:
+            judge = SurpriseReward(model, policy)
+            judge.fit(labels)
+        rewards = [judge(prompts, side).double().numpy() for side in held_out]
         said = preference_probability(*rewards, 1.0)
         right = np.where(said == 0.5, 0.5, np.where(said > 0.5, p, 1 - p))
         first = gold[0] > gold[1]
@@ -172,7 +184,8 @@ def main() -> None:
             for passes, raters in ((8, 1), (4, 4), (8, 4))
         ]
         cases += [
-            {"pairs": 10_000, "passes": 4, "raters": 1, "seed": seed, "reads": "every token"}
+            {"pairs": 10_000, "passes": 4, "raters": 1, "seed": seed, "reads": reads}
+            for reads in (EVERY_TOKEN, AND_SURPRISE)
             for seed in arguments.seeds
         ]
     keep_results(arguments.output, header, cases, measure)

@@ -16,6 +16,7 @@ from rlhf_lessons.models.response_tree import ResponseTree, TreeValues, table_po
 from rlhf_lessons.models.reward_model import RewardModel, TokenRewardModel
 from rlhf_lessons.models.sequence_judge import SequenceClassifierJudge
 from rlhf_lessons.models.small_gpt2 import small_gpt2
+from rlhf_lessons.models.surprise_reward import SurpriseReward
 from rlhf_lessons.models.tabular import (
     ActionValueTable,
     SoftmaxPolicy,
@@ -38,6 +39,7 @@ __all__ = [
     "Rollout",
     "SequenceClassifierJudge",
     "SoftmaxPolicy",
+    "SurpriseReward",
     "TokenBatch",
     "TokenRewardModel",
     "TreeValues",

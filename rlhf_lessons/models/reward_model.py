@@ -4,7 +4,8 @@ It is a judge: call it with prompts and responses and it returns one score for e
 and the building of pairs take it wherever they take the gold reward.
 
 :class:`RewardModel` reads the last token, as the field does; :class:`TokenRewardModel` lets every
-token add its own. Left out on purpose: ensembles.
+token add its own. ``SurpriseReward`` puts a language model's surprise beside either. Left out on
+purpose: ensembles.
 """
 
 from __future__ import annotations

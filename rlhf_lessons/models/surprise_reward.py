@@ -1,0 +1,125 @@
+"""A reward model that also hears how surprised a language model was (lesson 3).
+
+A body fine-tuned on preferences reads what was said. That a word did not fit there it no longer
+knows once it has read on, and few noisy labels do not teach it. The policy knew, and wrote it down
+as a log-probability::
+
+    texts ──► reward model r_θ                   what was said        × a ─┐
+      └─────► policy       min_t log π(y_t | …)  the oddest word      × b ─┴─► reward
+
+Two numbers join the two. Left out on purpose: surprise of whole sentences, and training the policy
+that is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from rlhf_lessons.formulas.comparison import bradley_terry_loss
+from rlhf_lessons.models.language_policy import LanguagePolicy
+
+__all__ = ["SurpriseReward"]
+
+
+class SurpriseReward:
+    """A judge and a policy's surprise: r(x, y) = a · r_θ(x, y) + b · min_t log π(y_t | x, y_<t).
+
+    Itself a judge. It holds no weights but a and b: save reward model and policy as they save
+    themselves, and hand the two numbers back as ``weights``.
+
+    Args:
+        reward_model: r_θ, any judge; a ``RewardModel`` that is trained already.
+        policy: the language model that is asked how likely each token was. It must stay as it is:
+            the one that wrote the responses, not a copy in training.
+        weights: a and b; ``fit`` chooses them.
+
+    Attributes:
+        reward_model: that judge.
+        policy: that language model.
+        weights: a and b.
+    """
+
+    def __init__(
+        self,
+        reward_model: Callable[[Sequence[str], Sequence[str]], Tensor],
+        policy: LanguagePolicy,
+        weights: tuple[float, float] = (1.0, 0.0),
+    ) -> None:
+        self.reward_model = reward_model
+        self.policy = policy
+        self.weights = weights
+
+    def fit(self, preferences: Sequence[Sequence[str]]) -> None:
+        """Choose a and b by the likelihood of comparisons, which has one maximum.
+
+        a, b = argmin mean_i −log σ(r(x_i, chosen_i) − r(x_i, rejected_i))
+
+        Args:
+            preferences: (prompt, chosen, rejected) records; those that the reward model was trained
+                on will do, two numbers cannot learn them by heart.
+
+        Raises:
+            ValueError: if there are no records, one is no triple, or some a and b explain every
+                choice, so that no size of them is large enough.
+        """
+        for position, record in enumerate(preferences):
+            if len(record) != 3:
+                raise ValueError(
+                    "SurpriseReward.fit: preferences must hold (prompt, chosen, rejected), got "
+                    f"{record!r} at {position}"
+                )
+        if len(preferences) == 0:
+            raise ValueError(
+                "SurpriseReward.fit: preferences must hold at least one record, got none"
+            )
+        prompts, chosen, rejected = map(list, zip(*preferences, strict=True))
+        differences = self._terms(prompts, chosen) - self._terms(prompts, rejected)
+        even = differences.new_zeros(len(differences))
+        weights = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+        optimizer = torch.optim.LBFGS(
+            [weights], max_iter=200, tolerance_change=1e-12, line_search_fn="strong_wolfe"
+        )
+
+        def loss() -> Tensor:
+            optimizer.zero_grad()
+            value = bradley_terry_loss(differences @ weights, even).mean()
+            value.backward()
+            return value
+
+        with torch.enable_grad():
+            optimizer.step(loss)
+        if bool((differences @ weights.detach() > 0).all()):
+            raise ValueError(
+                "SurpriseReward.fit: preferences must hold choices that reward and surprise do not "
+                f"explain, got {len(preferences)} that they all explain: take more"
+            )
+        self.weights = tuple(weights.tolist())
+
+    @torch.no_grad()
+    def _terms(self, prompts: Sequence[str], responses: Sequence[str]) -> Tensor:
+        """Give (B, 2): the judge's reward, and the log-probability of the least likely token."""
+        rewards = torch.as_tensor(self.reward_model(prompts, responses)).cpu().double()
+        least = []
+        for start in range(0, len(rewards), 256):
+            part = slice(start, start + 256)
+            log_probs, _ = self.policy.log_probs(prompts[part], responses[part])
+            least.append(log_probs.min(1).values)  # padding has 0, which no token is above
+        return torch.stack([rewards, torch.cat(least).cpu().double()], dim=1)
+
+    def __call__(self, prompts: Sequence[str], responses: Sequence[str]) -> Tensor:
+        """Score responses, without gradient.
+
+        Args:
+            prompts: B texts.
+            responses: B texts that continue them.
+
+        Returns:
+            (B,) scores, float32, on the CPU, where judges are compared.
+
+        Raises:
+            ValueError: as judge and policy raise it.
+        """
+        return (self._terms(prompts, responses) @ torch.tensor(self.weights).double()).float()
