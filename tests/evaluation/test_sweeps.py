@@ -45,9 +45,16 @@ def test_a_run_is_done_once(tmp_path):
         is_done(path, {"steps": 3, "betas": (0.1,), "size": None})
 
 
-def test_a_sweep_goes_on_where_it_was_stopped(tmp_path, capsys):
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_a_sweep_goes_on_where_it_was_stopped(tmp_path, capsys, two_threads):
     paths = {seed: tmp_path / f"seed{seed}.json" for seed in range(3)}
-    threads = torch.get_num_threads()
     done = []
 
     def do(seed):
@@ -59,7 +66,7 @@ def test_a_sweep_goes_on_where_it_was_stopped(tmp_path, capsys):
     with pytest.raises(KeyboardInterrupt):
         do_runs(paths, do, command="", settings=SETTINGS)
     assert [path.name for path in tmp_path.iterdir()] == ["seed0.json"]
-    assert torch.get_num_threads() == threads
+    assert torch.get_num_threads() == 2
     done.append("again")
     assert do_runs(paths, do, command="", settings=SETTINGS) == 0
     assert done == [(0, 1), "again", (1, 1), (2, 1)]
