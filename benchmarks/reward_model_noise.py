@@ -1,6 +1,6 @@
 """What the labels' noise alone costs at 10,000 pairs: two regressions that have no body to train.
 
-    python -m benchmarks.reward_model_noise       about 2 CPU minutes
+    python -m benchmarks.reward_model_noise       about half a CPU minute
 
 The pairs, labels and held-out pairs are those of ``benchmarks.reward_model_sizes``. One logistic
 regression knows the form of the gold reward (each word of opinion, signed and weighted by its
