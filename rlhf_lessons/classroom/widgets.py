@@ -149,9 +149,12 @@ const name = written => {
     const handle = row.querySelector('[role=slider]');
     if (!handle || (handle.hasAttribute('aria-label') && !written.includes(handle))) continue;
     handle.setAttribute('aria-label', row.querySelector('label').textContent);
-    if (!row.matches('.rlhf-lessons-log')) continue;
+    const whole = row.matches('.rlhf-lessons-log-whole');
+    if (!whole && !row.matches('.rlhf-lessons-log')) continue;
     const value = 10 ** handle.getAttribute('aria-valuetext');
-    handle.setAttribute('aria-valuetext', Number(value.toPrecision(4)));
+    handle.setAttribute(
+      'aria-valuetext', whole ? Math.round(value) : Number(value.toPrecision(4))
+    );
   }
   observer.takeRecords();  // what was written here is no news
 };
@@ -166,8 +169,8 @@ name([]);
 class Slider:
     """A number to drag, step with the arrow keys or type.
 
-    When all of `minimum`, `maximum`, `value` and `step` are whole numbers (int), so is the value
-    that `draw` gets.
+    When all of `minimum`, `maximum`, `value` and (unless it is logarithmic) `step` are whole
+    numbers (int), so is the value that `draw` gets.
 
     Attributes:
         symbol: the mathematical sign, such as "γ".
@@ -216,8 +219,10 @@ class Slider:
     @property
     def whole(self) -> bool:
         """Whether the values are whole numbers."""
-        numbers = [self.minimum, self.maximum, self.value, 1 if self.step is None else self.step]
-        return not self.log and all(isinstance(number, int) for number in numbers)
+        numbers = [self.minimum, self.maximum, self.value]
+        if self.step is not None and not self.log:
+            numbers.append(self.step)
+        return all(isinstance(number, int) for number in numbers)
 
     @property
     def label(self) -> str:
@@ -330,7 +335,7 @@ class _SliderControl:
         # aloud as an exponent.
         common = {"readout": False, "layout": {"width": "min(340px, 100%)"}}
         low, high = self._place(spec.minimum), self._place(spec.maximum)
-        self._step = spec.step or (1 if spec.whole else (high - low) / 100)
+        self._step = spec.step or (1 if spec.whole and not spec.log else (high - low) / 100)
         if spec.log:
             self._slider: Any = ipywidgets.FloatLogSlider(
                 value=spec.value, base=10, min=low, max=high, step=self._step, **common
@@ -345,7 +350,7 @@ class _SliderControl:
         )
         self.widget.add_class("rlhf-lessons-slider")
         if spec.log:
-            self.widget.add_class("rlhf-lessons-log")
+            self.widget.add_class(f"rlhf-lessons-log{'-whole' if spec.whole else ''}")
 
     def _place(self, value: float) -> float:
         """Where on the slider a value lies, where all steps are equally long."""
@@ -359,9 +364,10 @@ class _SliderControl:
         new = change["new"]
         if abs(self._place(new) - self._place(self.value)) <= 0.501 * self._step:
             return
-        # A log slider's powers of ten carry rounding beyond the digits that are shown.
-        value = new if self.spec.whole else min(max(new, self.spec.minimum), self.spec.maximum)
-        self._set(float(f"{value:.6g}") if not self.spec.whole else value)
+        # The handle stays where it was dragged, also between two whole numbers on a log slider: the
+        # next arrow key goes on from there. Powers of ten carry rounding beyond the digits shown.
+        value = min(max(new, self.spec.minimum), self.spec.maximum)
+        self._set(round(value) if self.spec.whole else float(f"{value:.6g}"))
 
     def _typed(self, change: Any) -> None:
         if self._quiet:
@@ -372,6 +378,7 @@ class _SliderControl:
             self._write(self._box, self.spec.show(self.value))
             self._warn(f"{refusal} Kept {self.spec.show(self.value)}.")
             return
+        self._write(self._slider, value)
         self._set(value)
 
     def end_at(self, maximum: float) -> None:
@@ -387,7 +394,6 @@ class _SliderControl:
     def _set(self, value: float) -> None:
         self.value = value
         self._write(self._box, self.spec.show(value))
-        self._write(self._slider, value)
         self._warn("")
         self._changed()
 

@@ -223,6 +223,22 @@ def test_the_page_does_not_round_a_value_that_nobody_dragged(slider, reported, n
     assert control._box.value == slider.show(next_step)
 
 
+def test_a_log_slider_of_whole_numbers_gives_whole_numbers_and_never_gets_stuck():
+    draw = Drawing()
+    widget = explore(draw, n=Slider("n", "completions", 1, 1_000, 30, step=0.1, log=True))
+    n = widget._controls["n"]
+    for tenth in range(31):  # from one end to the other, as the arrow keys do
+        n._slider.value = 10 ** (tenth / 10)
+        # What the page holds is not taken back, or the next key would start behind it.
+        assert n._slider.value == 10 ** (tenth / 10)
+    seen = [call["n"] for call in draw.calls[1:]]
+    assert seen == sorted(set(seen)) and (seen[0], seen[-1]) == (1, 1_000)
+    assert all(type(value) is int for value in seen)
+    assert n._box.value == "1000"
+    n._box.value = "2.5"
+    assert "takes a whole number from 1 to 1000; got 2.5. Kept 1000." in message(widget)
+
+
 def test_the_range_of_a_slider_follows_another_control():
     draw = Drawing()
     ends = {"short": 19, "long": 25}
