@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import subprocess
@@ -98,3 +99,41 @@ def test_a_lesson_has_at_least_seven_exercises_in_order_each_with_two_hints(name
 @each_lesson
 def test_every_exercise_has_wrong_answers(name):
     assert (ROOT / "tests" / "wrong_answers" / f"{name[:2]}.py").is_file()
+
+
+SCOPES = (ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+
+
+def bound_names(tree: ast.AST) -> dict[str, int]:
+    """The names that a notebook's cells bind, not their functions, each with its last line."""
+    bound = {}
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            bound[node.name] = node.lineno
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            bound[node.id] = node.lineno
+        elif not isinstance(node, SCOPES):
+            bound |= bound_names(node)
+    return bound
+
+
+@each_lesson
+def test_no_cell_gives_another_meaning_to_a_name_that_a_widget_above_draws_with(name):
+    """A slider is moved after the whole notebook has run, and its picture looks names up then."""
+    tree = ast.parse((FOLDERS.source / f"{name}.py").read_text(encoding="utf-8"))
+    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    last = bound_names(tree)
+    for node in ast.walk(tree):
+        if not (isinstance(node, ast.Call) and getattr(node.func, "id", "") == "explore"):
+            continue
+        used, open_ = set(), [node.args[0].id]
+        while open_:
+            used.add(function := open_.pop())
+            within = [n for n in ast.walk(functions[function]) if isinstance(n, ast.Name)]
+            own = {n.id for n in within if isinstance(n.ctx, ast.Store)}
+            own |= {a.arg for a in ast.walk(functions[function]) if isinstance(a, ast.arg)}
+            names = {n.id for n in within} - own
+            open_ += (names & functions.keys()) - used
+            used |= names
+        changed = {n: last[n] for n in used & last.keys() if last[n] > node.lineno}
+        assert not changed, f"{node.args[0].id} in line {node.lineno} uses {changed}"

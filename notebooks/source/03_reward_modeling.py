@@ -206,16 +206,16 @@ ratings_as_pairs = [
 # Move T until nobody agrees with anybody.
 
 # %%
-gaps = np.linspace(-6, 6, 121)
+differences = np.linspace(-6, 6, 121)
 second_gold = reviews.gold_reward(prompts, seconds)
 
 
 def draw_bradley_terry(figure, temperature):
-    p = preference_probability(gaps, np.zeros_like(gaps), temperature)
+    p = preference_probability(differences, np.zeros_like(differences), temperature)
     ceiling = bayes_ceiling(gold, second_gold, temperature)
     if not figure.axes:
         axes = figure.subplots()
-        axes.plot(gaps, p)
+        axes.plot(differences, p)
         axes.axhline(0.5, color="#8a8a90", linewidth=1, linestyle=":")
         axes.set(ylim=(0, 1), xlabel="gold reward of the first minus that of the second")
         axes.set_ylabel("P(first is preferred)")
@@ -1534,7 +1534,7 @@ def draw_best_of_n(figure, n, pairs):
 
 explore(
     draw_best_of_n,
-    n=Slider("n", "completions", 1, 1_000, 30, step=1, log=True),
+    n=Slider("n", "completions", 1, 1_000, 30, step=0.1, log=True),
     pairs=Choice("pairs", [50, 500, 5_000]),
     caption="Blue: proxy, orange dashes: gold. Few pairs: the two part early.",
 )
