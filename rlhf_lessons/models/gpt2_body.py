@@ -22,6 +22,8 @@ from rlhf_lessons.models.gelu import gelu_tanh
 
 __all__: list[str] = []
 
+SHORT = 64  # tokens: up to here two products take less time than the fused kernel, and few bytes
+
 # The names that one function has in transformers; the first takes eight operations for it.
 TANH_FORMS = ("NewGELUActivation", "PytorchGELUTanh", "GELUTanh")
 
@@ -87,12 +89,12 @@ def states_at(body: Any, tokens: Tensor, lengths: Tensor, places: Tensor, read: 
     slots = (read.flatten().cumsum(0) - 1).clamp(min=0).view(read.shape)
     chosen = index.gather(1, places)[read]
 
-    # Rows of like length go through attention together, so that little of it is padding.
+    # Rows of like length go through attention together, so that less of it is padding.
     groups = []
     packed_from, read_from = torch.zeros_like(lengths), torch.zeros_like(lengths)
     cells = read_cells = 0
-    parts = 4 if tokens.device.type == "cpu" and len(tokens) >= 16 else 1
-    for rows in lengths.argsort().chunk(parts):
+    alike = tokens.device.type != "cpu" or len(tokens) < 16 or lengths.min() == lengths.max()
+    for rows in lengths.argsort().chunk(1 if alike else 2):
         length, most = int(lengths[rows].max()), int(read[rows].sum(1).max())
         looks = columns[:length] <= places[rows, :most].unsqueeze(2)  # (b, t, l)
         groups.append((index[rows, :length], slots[rows, :most], looks.unsqueeze(1)))
@@ -109,9 +111,7 @@ def states_at(body: Any, tokens: Tensor, lengths: Tensor, places: Tensor, read: 
         states = affine(block.attn.c_attn, normalised(block.ln_1, hidden))
         mixed = []
         for index, _, _ in groups:
-            query, key, value = _rows(states, index, 3, heads)
-            part = F.scaled_dot_product_attention(query, key, value, is_causal=True)
-            mixed.append(part.transpose(1, 2).flatten(2).flatten(0, 1))
+            mixed.append(_attention(*_rows(states, index, 3, heads)))
         mixed = torch.cat(mixed).index_select(0, packed_from)
         hidden = _mlp(block, hidden + affine(block.attn.c_proj, mixed))
 
@@ -124,8 +124,7 @@ def states_at(body: Any, tokens: Tensor, lengths: Tensor, places: Tensor, read: 
     for index, slots, looks in groups:
         (query,) = _rows(queries, slots, 1, heads)
         key, value = _rows(states, index, 2, heads)
-        part = F.scaled_dot_product_attention(query, key, value, attn_mask=looks)
-        mixed.append(part.transpose(1, 2).flatten(2).flatten(0, 1))
+        mixed.append(_attention(query, key, value, looks))
     mixed = torch.cat(mixed).index_select(0, read_from)
     hidden = hidden.index_select(0, chosen) + affine(block.attn.c_proj, mixed)
     return normalised(body.ln_f, _mlp(block, hidden))
@@ -135,6 +134,24 @@ def _rows(states: Tensor, index: Tensor, count: int, heads: int) -> tuple[Tensor
     """Lay (N, count·H) states out as rows: ``count`` tensors of shape (b, heads, l, H/heads)."""
     states = states.index_select(0, index.flatten()).view(*index.shape, count, heads, -1)
     return tuple(part.transpose(1, 2) for part in states.unbind(2))
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor, looks: Tensor | None = None) -> Tensor:
+    """Mix values by softmax(q·kᵀ/√d) over the tokens that each place looks at, (b·t, H).
+
+    ``looks`` is (b, 1, t, l), True = looks there; without it each looks at itself and those before.
+    """
+    rows, heads, length, size = query.shape
+    if query.device.type != "cpu" or key.shape[2] > SHORT:
+        mixed = F.scaled_dot_product_attention(query, key, value, looks, is_causal=looks is None)
+    else:
+        if looks is None:
+            looks = torch.ones(length, length, dtype=torch.bool).tril()
+        query, key, value = (x.reshape(rows * heads, -1, size) for x in (query, key, value))
+        scores = torch.bmm(query * size**-0.5, key.mT).view(rows, heads, length, -1)
+        weights = scores.masked_fill_(~looks, -torch.inf).softmax(-1)
+        mixed = torch.bmm(weights.flatten(0, 1), value).view(rows, heads, length, size)
+    return mixed.transpose(1, 2).flatten(2).flatten(0, 1)
 
 
 def _mlp(block: Any, hidden: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ would do. Few CPUs (those with AMX) then use it; on all others the result is flo
 one product tells which. ``benchmarks/RESULTS.md`` measures the gain.
 
 What is here: :class:`OneDNN`, a block in which products go there, and :func:`fast_products`, a
-block in which the linear layers of any model do, now and when their gradients are computed. Fused
-attention must not: it is up to 13 times slower there. Left out on purpose: other devices.
+block in which the linear layers of any model and ``torch.bmm`` do, now and when their gradients are
+computed. Fused attention must not: it is up to 13 times slower there. Left out on purpose: other devices.
 """
 
 from __future__ import annotations
@@ -48,7 +48,10 @@ class OneDNN:
 
 
 def onednn_suits(x: Tensor) -> bool:
-    """Say whether the product of ``x`` (N, K) and a weight is faster there, and the same."""
+    """Say whether the product of ``x`` (N, K) and a weight is faster there, and the same.
+
+    Or N products of two matrices, ``x`` (N, M, K) and another.
+    """
     return (
         x.device.type == "cpu"
         and x.dtype == torch.float32
@@ -58,7 +61,7 @@ def onednn_suits(x: Tensor) -> bool:
 
 
 def fast_products(device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """Make a block in which a model's linear layers multiply by oneDNN where that suits.
+    """Make a block in which linear layers and ``torch.bmm`` multiply by oneDNN where that suits.
 
     The products of their gradients take the same way, wherever ``backward`` is called.
 
@@ -80,11 +83,13 @@ class _FastProducts(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Do what was called; a linear layer (here and in GPT-2 ``addmm``) by oneDNN."""
+        """Do what was called; products, linear layers among them, by oneDNN."""
         if function is F.linear and not kwargs:
             return _linear(*args)
         if function is torch.addmm and not kwargs and onednn_suits(args[1]):
-            return _product(*args)
+            return _product(torch.addmm, *args)
+        if function is torch.bmm and not kwargs and onednn_suits(args[0]):
+            return _product(torch.bmm, *args)
         return function(*args, **(kwargs or {}))
 
 
@@ -93,14 +98,15 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     rows = x.reshape(-1, x.shape[-1])
     if not (type(weight) is torch.nn.Parameter and onednn_suits(rows)):
         return F.linear(x, weight, bias)
-    return _product(bias, rows, weight.T).view(*x.shape[:-1], len(weight))
+    product = (torch.mm,) if bias is None else (torch.addmm, bias)
+    return _product(*product, rows, weight.T).view(*x.shape[:-1], len(weight))
 
 
-def _product(bias: Tensor | None, x: Tensor, weight: Tensor) -> Tensor:
-    """x W + b, and later the two products of its gradient."""
+def _product(function: Callable[..., Tensor], *args: Tensor) -> Tensor:
+    """Multiply, and later compute the two products of the gradient."""
     block = OneDNN()
     with block:
-        result = torch.mm(x, weight) if bias is None else torch.addmm(bias, x, weight)
+        result = function(*args)
     if result.grad_fn is not None:
         result.grad_fn.register_prehook(lambda _: block.__enter__())
         result.grad_fn.register_hook(lambda *_: block.__exit__())

@@ -43,10 +43,14 @@ def texts(rows: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     return tokens, lengths
 
 
+@pytest.mark.parametrize("short", [0, 64])  # attention by the fused kernel, and by products
 @pytest.mark.parametrize("rows", [1, 2, 7, 40])
 @pytest.mark.parametrize("layers", [1, 3])
 @pytest.mark.parametrize("activation", ["gelu_new", "gelu_pytorch_tanh", "relu"])
-def test_values_and_gradients_are_those_of_transformers(rows, layers, activation):
+def test_values_and_gradients_are_those_of_transformers(
+    rows, layers, activation, short, monkeypatch
+):
+    monkeypatch.setattr(gpt2_body, "SHORT", short)
     model = gpt2(layers, activation)
     tokens, lengths = texts(rows)
     places = (lengths.unsqueeze(1) - 4 + torch.arange(4)).clamp(min=0)
