@@ -7,7 +7,8 @@ one product tells which. ``benchmarks/RESULTS.md`` measures the gain.
 
 What is here: :class:`OneDNN`, a block in which products go there, and :func:`fast_products`, a
 block in which the linear layers of any model and ``torch.bmm`` do, now and when their gradients are
-computed. Fused attention must not: it is up to 13 times slower there. Left out on purpose: other devices.
+computed. Fused attention must not: it is up to 13 times slower there. Left out on purpose: other
+devices.
 """
 
 from __future__ import annotations
