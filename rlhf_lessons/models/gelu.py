@@ -3,7 +3,7 @@
     ½x·(1 + tanh u) = x·σ(2u),   2u = √(8/π)·(x + 0.044715x³)
 
 torch computes the left side, and its tanh takes ten times as long as its σ. Left out on purpose:
-other devices, where one kernel does all of it.
+other devices, where one kernel does all of it, ``vmap`` and derivatives in forward mode.
 """
 
 from __future__ import annotations
@@ -46,9 +46,13 @@ def _sigmoid(x: Tensor) -> Tensor:
 
 class _GELU(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
+    def forward(x: Tensor) -> Tensor:
         return _sigmoid(x).mul_(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        """Apart from ``forward``, as ``torch.func.grad`` wants it."""
+        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:

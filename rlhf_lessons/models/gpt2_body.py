@@ -93,8 +93,8 @@ def states_at(body: Any, tokens: Tensor, lengths: Tensor, places: Tensor, read: 
     groups = []
     packed_from, read_from = torch.zeros_like(lengths), torch.zeros_like(lengths)
     cells = read_cells = 0
-    alike = tokens.device.type != "cpu" or len(tokens) < 16 or lengths.min() == lengths.max()
-    for rows in lengths.argsort().chunk(1 if alike else 2):
+    together = tokens.device.type != "cpu" or len(tokens) < 16 or lengths.min() == lengths.max()
+    for rows in lengths.argsort().chunk(1 if together else 2):
         length, most = int(lengths[rows].max()), int(read[rows].sum(1).max())
         looks = columns[:length] <= places[rows, :most].unsqueeze(2)  # (b, t, l)
         groups.append((index[rows, :length], slots[rows, :most], looks.unsqueeze(1)))
@@ -132,7 +132,8 @@ def states_at(body: Any, tokens: Tensor, lengths: Tensor, places: Tensor, read: 
 
 def _rows(states: Tensor, index: Tensor, count: int, heads: int) -> tuple[Tensor, ...]:
     """Lay (N, count·H) states out as rows: ``count`` tensors of shape (b, heads, l, H/heads)."""
-    states = states.index_select(0, index.flatten()).view(*index.shape, count, heads, -1)
+    size = states.shape[1] // (count * heads)  # -1 would be ambiguous where no row has a place
+    states = states.index_select(0, index.flatten()).view(*index.shape, count, heads, size)
     return tuple(part.transpose(1, 2) for part in states.unbind(2))
 
 
@@ -142,13 +143,14 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, looks: Tensor | None =
     ``looks`` is (b, 1, t, l), True = looks there; without it each looks at itself and those before.
     """
     rows, heads, length, size = query.shape
-    if query.device.type != "cpu" or key.shape[2] > SHORT:
+    tokens = key.shape[2]
+    if query.device.type != "cpu" or tokens > SHORT:
         mixed = F.scaled_dot_product_attention(query, key, value, looks, is_causal=looks is None)
     else:
         if looks is None:
-            looks = torch.ones(length, length, dtype=torch.bool).tril()
-        query, key, value = (x.reshape(rows * heads, -1, size) for x in (query, key, value))
-        scores = torch.bmm(query * size**-0.5, key.mT).view(rows, heads, length, -1)
+            looks = torch.ones(length, length, dtype=torch.bool, device=query.device).tril()
+        query, key, value = (x.flatten(0, 1) for x in (query, key, value))
+        scores = torch.bmm(query * size**-0.5, key.mT).view(rows, heads, length, tokens)
         weights = scores.masked_fill_(~looks, -torch.inf).softmax(-1)
         mixed = torch.bmm(weights.flatten(0, 1), value).view(rows, heads, length, size)
     return mixed.transpose(1, 2).flatten(2).flatten(0, 1)

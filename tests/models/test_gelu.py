@@ -43,6 +43,13 @@ def test_the_gradient_is_that_of_finite_differences(contiguous):
     assert torch.autograd.gradcheck(lambda x: gelu.gelu_tanh(x).T * weights, x)
 
 
+def test_the_functional_gradient_is_the_same():
+    x = torch.linspace(-3, 3, 20).double().requires_grad_()
+    (expected,) = torch.autograd.grad(gelu.gelu_tanh(x).sum(), x)
+    got = torch.func.grad(lambda x: gelu.gelu_tanh(x).sum())(x.detach())
+    torch.testing.assert_close(got, expected, atol=1e-14, rtol=0)  # another order of operations
+
+
 def test_far_out_it_is_the_line_or_zero():
     x = torch.tensor([-1e5, -1e3, 0.0, 1e3, 1e5], requires_grad=True)
     got = gelu.gelu_tanh(x)

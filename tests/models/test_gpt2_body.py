@@ -70,6 +70,19 @@ def test_values_and_gradients_are_those_of_transformers(
     torch.testing.assert_close(own, plain, atol=1e-10, rtol=1e-10)
 
 
+@pytest.mark.parametrize("short", [0, 64])
+def test_nothing_may_be_read_in_all_rows_that_are_short(short, monkeypatch):
+    """As where half of the responses are empty; the others have the states they have alone."""
+    monkeypatch.setattr(gpt2_body, "SHORT", short)
+    body = gpt2().transformer
+    tokens, _ = texts(20)
+    lengths = torch.tensor([3] * 10 + [12] * 10)
+    places, read = (lengths - 1).unsqueeze(1), (lengths > 3).unsqueeze(1)
+    got = gpt2_body.states_at(body, tokens, lengths, places, read)
+    alone = gpt2_body.states_at(body, tokens[10:], lengths[10:], places[10:], read[10:])
+    torch.testing.assert_close(got, alone, atol=1e-12, rtol=0)
+
+
 def test_what_stands_in_the_padding_changes_nothing():
     model = gpt2()
     tokens, lengths = texts(20)
