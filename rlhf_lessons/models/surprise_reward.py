@@ -13,6 +13,7 @@ that is asked.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -28,7 +29,8 @@ class SurpriseReward:
     """A judge and a policy's surprise: r(x, y) = a · r_θ(x, y) + b · min_t log π(y_t | x, y_<t).
 
     Itself a judge. It holds no weights but a and b: save reward model and policy as they save
-    themselves, and hand the two numbers back as ``weights``.
+    themselves, and hand the two numbers back as ``weights``. The end token counts: a response that
+    was cut off is as odd as it is to end there.
 
     Args:
         reward_model: r_θ, any judge; a ``RewardModel`` that is trained already.
@@ -40,6 +42,9 @@ class SurpriseReward:
         reward_model: that judge.
         policy: that language model.
         weights: a and b.
+
+    Raises:
+        ValueError: if weights are not two finite numbers.
     """
 
     def __init__(
@@ -50,7 +55,11 @@ class SurpriseReward:
     ) -> None:
         self.reward_model = reward_model
         self.policy = policy
-        self.weights = weights
+        if len(weights) != 2 or not all(map(math.isfinite, weights)):
+            raise ValueError(
+                f"SurpriseReward: weights must be two finite numbers, got {tuple(weights)}"
+            )
+        self.weights = (weights[0], weights[1])
 
     def fit(self, preferences: Sequence[Sequence[str]]) -> None:
         """Choose a and b by the likelihood of comparisons, which has one maximum.
@@ -58,12 +67,15 @@ class SurpriseReward:
         a, b = argmin mean_i −log σ(r(x_i, chosen_i) − r(x_i, rejected_i))
 
         Args:
-            preferences: (prompt, chosen, rejected) records; those that the reward model was trained
-                on will do, two numbers cannot learn them by heart.
+            preferences: (prompt, chosen, rejected) records; equal responses teach nothing and are
+                left out. Those that the reward model was trained on will do as long as it has not
+                learned them by heart: what it remembers makes a too large.
 
         Raises:
-            ValueError: if there are no records, one is no triple, or some a and b explain every
-                choice, so that no size of them is large enough.
+            ValueError: if no record has two different responses, one is no triple, a reward is not
+                finite, or some a and b explain every choice, so that no size of them is large
+                enough.
+            FloatingPointError: as reward model and policy raise it.
         """
         for position, record in enumerate(preferences):
             if len(record) != 3:
@@ -71,12 +83,19 @@ class SurpriseReward:
                     "SurpriseReward.fit: preferences must hold (prompt, chosen, rejected), got "
                     f"{record!r} at {position}"
                 )
-        if len(preferences) == 0:
+        choices = [record for record in preferences if record[1] != record[2]]
+        if not choices:
             raise ValueError(
-                "SurpriseReward.fit: preferences must hold at least one record, got none"
+                "SurpriseReward.fit: preferences must hold at least one record of two different "
+                f"responses, got none among {len(preferences)}"
             )
-        prompts, chosen, rejected = map(list, zip(*preferences, strict=True))
+        prompts, chosen, rejected = map(list, zip(*choices, strict=True))
         differences = self._terms(prompts, chosen) - self._terms(prompts, rejected)
+        if not bool(differences.isfinite().all()):
+            raise ValueError(
+                "SurpriseReward.fit: reward_model must give finite rewards, got NaN or infinity "
+                f"for {choices[int((~differences.isfinite()).nonzero()[0, 0])]!r}"
+            )
         even = differences.new_zeros(len(differences))
         weights = torch.zeros(2, dtype=torch.float64, requires_grad=True)
         optimizer = torch.optim.LBFGS(
@@ -94,7 +113,7 @@ class SurpriseReward:
         if bool((differences @ weights.detach() > 0).all()):
             raise ValueError(
                 "SurpriseReward.fit: preferences must hold choices that reward and surprise do not "
-                f"explain, got {len(preferences)} that they all explain: take more"
+                f"explain, got {len(choices)} that they all explain: take more"
             )
         self.weights = tuple(weights.tolist())
 
@@ -121,5 +140,7 @@ class SurpriseReward:
 
         Raises:
             ValueError: as judge and policy raise it.
+            FloatingPointError: as they raise it.
         """
-        return (self._terms(prompts, responses) @ torch.tensor(self.weights).double()).float()
+        weights = torch.tensor(self.weights, dtype=torch.float64)
+        return (self._terms(prompts, responses) @ weights).float()

@@ -119,9 +119,22 @@ def test_choices_without_noise_or_of_another_form_are_refused(policy, reward_mod
         if a != b
     ]
     with pytest.raises(ValueError, match="choices that reward and surprise do not explain, got"):
-        judge.fit(sorted_by_reward)
-    with pytest.raises(ValueError, match="at least one record, got none"):
+        judge.fit([*sorted_by_reward, ("film .", "good .", "good .")])  # equal ones are no noise
+    with pytest.raises(ValueError, match="two different responses, got none among 0"):
         judge.fit([])
+    with pytest.raises(ValueError, match="two different responses, got none among 1"):
+        judge.fit([("film .", "good .", "good .")])
     with pytest.raises(ValueError, match=r"must hold \(prompt, chosen, rejected\), got .* at 1"):
         judge.fit([choices[0], choices[1][:2]])
     assert judge.weights == (1.0, 0.0)
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf")])
+def test_rewards_and_weights_that_are_not_finite_are_refused(policy, choices, odd):
+    judge = SurpriseReward(lambda prompts, responses: [odd, *range(len(responses) - 1)], policy)
+    with pytest.raises(ValueError, match="reward_model must give finite rewards, got NaN"):
+        judge.fit(choices)
+    assert judge.weights == (1.0, 0.0)
+    for weights in ((1.0, odd), (1.0,), (1.0, 2.0, 3.0)):
+        with pytest.raises(ValueError, match="weights must be two finite numbers, got"):
+            SurpriseReward(judge, policy, weights=weights)
