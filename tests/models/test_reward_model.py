@@ -319,7 +319,10 @@ def test_each_kind_loads_its_own_and_refuses_the_other(token_model, reward_model
     token_model.save_pretrained(tmp_path / "every")
     reward_model.save_pretrained(tmp_path / "last")
     again = TokenRewardModel.from_pretrained(tmp_path / "every")
-    assert torch.equal(again(PROMPTS, RESPONSES), token_model(PROMPTS, RESPONSES))
+    # Loaded weights begin elsewhere in a line of the cache, which moves the last bits of sums.
+    torch.testing.assert_close(
+        again(PROMPTS, RESPONSES), token_model(PROMPTS, RESPONSES), atol=1e-6, rtol=0
+    )
     assert torch.equal(token_model.copy()(PROMPTS, RESPONSES), token_model(PROMPTS, RESPONSES))
     with pytest.raises(
         ValueError, match="RewardModel: model must read .* last token, got .* every"

@@ -108,7 +108,10 @@ def test_the_two_parts_and_two_numbers_are_all_there_is_to_save(policy, reward_m
         LanguagePolicy.from_pretrained(tmp_path / "policy"),
         judge.weights,
     )
-    assert torch.equal(again(PROMPTS, RESPONSES), judge(PROMPTS, RESPONSES))
+    # Loaded weights begin elsewhere in a line of the cache, which moves the last bits of sums.
+    torch.testing.assert_close(
+        again(PROMPTS, RESPONSES), judge(PROMPTS, RESPONSES), atol=1e-6, rtol=0
+    )
 
 
 def test_choices_without_noise_or_of_another_form_are_refused(policy, reward_model, choices):
