@@ -33,8 +33,10 @@ def do(key: tuple[str, float]) -> tuple[dict, str]:
 
 def main() -> int:
     keys = [(judge, beta) for judge, betas in BETAS.items() for beta in betas]
+    common = dataclasses.asdict(SETTINGS)
+    del common["beta"]  # each run has its own
     settings = {
-        **dataclasses.asdict(SETTINGS),
+        **common,
         "prompts": {"count": PROMPTS, "seed": PROMPT_SEED},
         "held_out": {"count": HELD_OUT, "seed": HELD_OUT_SEED},
     }

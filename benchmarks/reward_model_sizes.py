@@ -1,6 +1,6 @@
 """Reward models from 300 to 10,000 pairs, three seeds: accuracy, calibration, ceiling.
 
-    python -m benchmarks.reward_model_sizes       about 10 CPU minutes; an interrupted run goes on
+    python -m benchmarks.reward_model_sizes       about 20 CPU minutes; an interrupted run goes on
     python -m benchmarks.reward_model_sizes --pairs 300 --seeds 1 --output /tmp/one.json
 
 The raters compare by Bradley-Terry on the gold reward at temperature 2. Pairs are two completions

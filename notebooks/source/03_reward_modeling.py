@@ -142,13 +142,14 @@ print(f"two people's ratings order two texts alike:    {same_order:.0%} (chance 
 
 # %% [markdown]
 # The opinions are the same and so is the noise; only the question differs. A number mixes the
-# opinion with the scale of whoever gives it: people disagree **up to a monotone transform**. A
-# comparison has no scale: whatever increasing function a person applies to both sides, the order
-# stays.
+# opinion with the scale of whoever gives it: people disagree **up to a monotone transform**. The last
+# line says what they share: the *order* of their numbers, as much as they share choices. A comparison
+# asks for the order alone: whatever increasing function a person applies to both sides, it stays.
 #
 # What does that cost as labels? One budget of 1,000 pairs, labelled in two ways: one person compares
 # the two, or two people of a large crowd rate one each and the higher number wins. The answers are
-# held against the order of the gold reward, for careful people (T = 0) and for hasty ones.
+# held against the order of the gold reward, for careful people and for hasty ones: T is the size of
+# their noise, which section 2 puts into a formula.
 
 # %%
 BUDGET = slice(0, 1_000)
@@ -722,18 +723,19 @@ assert max(and_surprise) < 2 < min(every_token) and max(every_token) < min(last_
 # Each tripling of the labels brings the model nearer to the ceiling; with 300 pairs it learns mostly
 # noise. The order of the gold reward comes out far better than the labels that taught it. A gap
 # remains at 10,000 pairs, and a part of it is noise: a second four passes make the model worse, since
-# it learns single labels by heart, and they pay once four people have labelled each pair. But noise alone
-# costs 0.4 points: that much is lost by a regression that knows the form of the gold reward and has to learn
-# its 107 numbers from the same labels (`python -m benchmarks.reward_model_noise`). The rest is what the model
-# *reads*.
+# it learns single labels by heart, and they pay once four people have labelled each pair. But a
+# regression that knows the *form* of the gold reward, and has to learn only its 107 numbers from the
+# same labels, loses no more than 0.4 points (`python -m benchmarks.reward_model_noise`). So form is the
+# other part: how the model reads.
 #
-# The truth here is a sum over words, with negations and penalties for faults, and a small body must add it
-# up by its last token. `TokenRewardModel` lets every token add its own reward,
+# The truth here is a sum over words, with negations and penalties for faults, and a small body must
+# add it up by its last token. `TokenRewardModel` lets every token add its own reward,
 # $r(x, y) = \sum_t w \cdot h_t$.
 #
-# And does it notice a broken sentence? Leave one "was" out of the held-out responses. Beside the model stands
-# a `SurpriseReward`. It also asks the language model that wrote the texts for the least likely token, and
-# fits two numbers to the same labels: $r(x, y) = a\, r_\theta(x, y) + b \min_t \log \pi(y_t \mid x, y_{<t})$.
+# And does it notice a broken sentence? Leave one "was" out of the held-out responses. Beside the model
+# stands a `SurpriseReward`. It also asks the language model that wrote the texts for the least likely
+# token, and fits two numbers to the same labels (here those that trained the model, too):
+# $r(x, y) = a\, r_\theta(x, y) + b \min_t \log \pi(y_t \mid x, y_{<t})$.
 
 # %%
 surprised = SurpriseReward(model, sft)
@@ -762,12 +764,12 @@ print(
 assert abs(falls["reward model"]) < 0.1 < min(falls["gold reward"], falls["with surprise"])
 
 # %% [markdown]
-# To the reward model a broken sentence is as good as a whole one: once it has read a word, its body no longer
-# knows how ill the word fitted, and noisy labels of a few broken sentences don't teach it. The language model
-# knew, and said so in a log-probability. With 10,000 pairs, every token and surprise together bring every
-# seed within 2 points of the ceiling. (The field reads the last token all the same, for a large body can add,
-# and what people like need not be a sum; so does the rest of this course. The settings were chosen by trial
-# on pairs of other prompts.)
+# To the reward model a broken sentence is as good as a whole one: noisy labels of a few broken sentences
+# did not teach it to tell. The language model knows how ill a word fits, and says so in a
+# log-probability. With 10,000 pairs, every token and surprise together bring every seed within 2 points
+# of the ceiling. (The field reads the last token all the same, for a large body can add, and what people
+# like need not be a sum; so does the rest of this course. The settings were chosen by trial on pairs of
+# other prompts.)
 #
 # ### Exercise 3.6 · Calibration bins
 #
@@ -851,7 +853,8 @@ assert errors["the model"] < errors["rewards × 3"]
 
 # %% [markdown]
 # Both have the same accuracy, since the order is the same; only calibration tells them apart. A
-# calibrated reward is in **log-odds**: a difference of 1 means that 73% of raters agree.
+# calibrated reward is in **log-odds**, $\log \frac{p}{1-p}$: a difference of 1 means that 73% of raters
+# agree.
 #
 # ## 5 · Your own reward model
 #
@@ -1223,22 +1226,22 @@ run = watch(
 )
 
 # %% [markdown]
-# Now 400 completions of each of twelve prompts. What has the space learned? A linear regression on
+# Now 400 completions of each of 24 prompts. What has the space learned? A linear regression on
 # the two latent numbers tells how much of each of the person's features they hold. Then sixteen
 # completions of each prompt are chosen in three ways: the 16 best by the reward model; the best of
 # each of 16 random heaps; and the best of each **cell** of the latent space. The last two choose one
-# out of 25 on average, so their quality should be about equal.
+# out of 25 on average. *Predict:* does variety then cost quality?
 
 # %% figure="03_quality_diversity"
 draw = np.random.default_rng(0)
-twelve = [prompt for prompt in reviews.sample_prompts(12, seed=45) for _ in range(400)]
-pool = sample(sft, twelve, seed=8)
-places = embedding.embed(twelve, pool).numpy().reshape(12, 400, 2)
-quality = model(twelve, pool).numpy().reshape(12, 400)
-true_places = kind_of_review(twelve, pool).reshape(12, 400, 2)
-true_quality = reviews.gold_reward(twelve, pool).reshape(12, 400)
+prompts_24 = [prompt for prompt in reviews.sample_prompts(24, seed=45) for _ in range(400)]
+pool = sample(sft, prompts_24, seed=8)
+places = embedding.embed(prompts_24, pool).numpy().reshape(24, 400, 2)
+quality = model(prompts_24, pool).numpy().reshape(24, 400)
+true_places = kind_of_review(prompts_24, pool).reshape(24, 400, 2)
+true_quality = reviews.gold_reward(prompts_24, pool).reshape(24, 400)
 
-inputs = np.column_stack([places.reshape(-1, 2), np.ones(4_800)])
+inputs = np.column_stack([places.reshape(-1, 2), np.ones(24 * 400)])
 for feature, name in enumerate(("story or craft", "length")):
     values = true_places[..., feature].ravel()
     residual = values - inputs @ np.linalg.lstsq(inputs, values, rcond=None)[0]
@@ -1280,10 +1283,10 @@ plt.show()
 
 # %% [markdown]
 # One per cell is more different than one per heap, by features that neither the space nor the reward
-# model ever saw; what this costs in gold reward stands beside it. The sixteen best are the best and
-# the most alike. Look at the points: they lie near a line. Of the two things that the person looks at
-# the space has learned length and dropped the other, and diversity can grow only along what was
-# learned.
+# model ever saw. What that costs in gold reward stands beside it, and is little. The sixteen best are
+# the best and the most alike. Look at the points: they lie near a line. Of the two things that the
+# person looks at the space has learned length and dropped the other, and diversity can grow only along
+# what was learned.
 #
 # ## 9 · Over-optimisation
 #
@@ -1299,7 +1302,7 @@ plt.show()
 #
 # $$\text{KL}(\text{best-of-}n \,\Vert\, \pi) \le \log n - \frac{n-1}{n}$$
 #
-# with equality where no two responses tie. Return the place of the best response in each row, and
+# with equality where no two of the n samples ever tie. Return the place of the best response in each row, and
 # the bound.
 #
 # <details><summary>Hint 1</summary>
@@ -1587,8 +1590,8 @@ explore(
 #
 # <details><summary>Answer</summary>
 #
-# It can't be said without the ceiling. If two people agree on 65% of the pairs, 66% may be close to
-# the best that is possible.
+# It can't be said without the ceiling. If two people agree on only 55% of the pairs, nothing can
+# foretell more than about 66% of their labels.
 #
 # </details>
 #

@@ -345,7 +345,7 @@ def _cycles(
         return policy.logits_of(batch), value_head.values_of(batch)
 
     # An update of all responses at once reads them with the weights that sampled them, if it is the
-    # first: its forward pass gives V_old too.
+    # first: its forward pass gives V_old too, and log π_old where the sampler's will not do.
     one_pass = s.minibatch_size >= s.batch_size and s.accumulate == 1
     first_pass: list[tuple[Tensor, Tensor]] = []
 
@@ -355,6 +355,9 @@ def _cycles(
         with torch.enable_grad():
             first_pass.append(logits_and_values(batch))
         return first_pass[0][1].detach()
+
+    def old_log_probs_of(batch: TokenBatch) -> Tensor:
+        return _chosen(first_pass[0][0], batch) if one_pass else policy.log_probs_of(batch)
 
     done, _, numbers = run.take_up()
     beta = numbers.get("beta", s.beta)
@@ -372,7 +375,7 @@ def _cycles(
             old_values = _in_parts(rollout, size, old_values_of)
             old_log_probs = rollout.log_probs
             if not full_precision:  # the sampler rounds in another way than a whole text
-                old_log_probs = _in_parts(rollout, size, policy.log_probs_of)
+                old_log_probs = _in_parts(rollout, size, old_log_probs_of)
         with torch.no_grad():
             kl = use.kl_estimate(old_log_probs - reference_log_probs)
             rewards = _shaped("token_rewards", use.token_rewards(scores, kl, mask, beta), mask)

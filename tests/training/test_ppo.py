@@ -308,8 +308,9 @@ def test_an_update_of_the_whole_batch_gives_the_old_values_too(minibatch_size, p
     assert len(read) == passes
 
 
-def test_bfloat16_is_for_the_forward_pass_alone():
-    settings = dataclasses.replace(SMALL, cycles=1, epochs=1, minibatch_size=8)
+@pytest.mark.parametrize("minibatch_size", [8, 4])
+def test_bfloat16_is_for_the_forward_pass_alone(minibatch_size):
+    settings = dataclasses.replace(SMALL, cycles=1, epochs=1, minibatch_size=minibatch_size)
     runs = {}
     for bf16 in (False, True):
         policy, seen = make_policy(), []
