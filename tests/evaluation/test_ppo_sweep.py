@@ -17,7 +17,10 @@ def test_a_file_says_what_made_it():
     for path in FOLDER.iterdir():
         values = json.loads(path.read_text(encoding="utf-8"))
         assert values["command"] == "python benchmarks/ppo_sweep.py"
-        assert values["settings"].items() >= dataclasses.asdict(SETTINGS).items()
+        made_with = {**values["settings"], "beta": values["run"]["beta"]}
+        expected = dataclasses.replace(SETTINGS, beta=made_with["beta"])
+        assert made_with.items() >= dataclasses.asdict(expected).items()
+        assert path.stem == f"{values['run']['judge']}_beta{made_with['beta']:g}"
         assert {"python", "torch", "transformers", "numpy"} <= set(values["versions"])
 
 
