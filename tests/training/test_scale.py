@@ -330,9 +330,8 @@ def test_the_worker_says_what_is_wrong_and_saves_nothing(files, tmp_path, capsys
 
 
 def test_without_trl_it_says_how_to_install_it(files, monkeypatch):
-    real = scale.importlib.util.find_spec
     monkeypatch.setattr(
-        scale.importlib.util, "find_spec", lambda name: None if name == "trl" else real(name)
+        scale.importlib.util, "find_spec", lambda name: None if name == "trl" else name
     )
     with pytest.raises(ModuleNotFoundError, match=r"trl must be installed .*rlhf-lessons\[scale\]"):
         scale.train_dpo_with_trl(*files.values(), SETTINGS)
