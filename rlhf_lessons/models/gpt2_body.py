@@ -144,8 +144,7 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, looks: Tensor | None =
     """
     rows, heads, length, size = query.shape
     tokens = key.shape[2]
-    narrow = query.dtype.itemsize < 4  # half precision, where the fused kernel is the faster one
-    if query.device.type != "cpu" or narrow or tokens > SHORT:
+    if query.device.type != "cpu" or tokens > SHORT:
         mixed = F.scaled_dot_product_attention(query, key, value, looks, is_causal=looks is None)
     else:
         if looks is None:
