@@ -14,7 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.reward_model_sizes import HELD_OUT, TEMPERATURE, sample
+from benchmarks.reward_model_sizes import (
+    HELD_OUT,
+    TEMPERATURE,
+    expected_accuracy,
+    sample_pairs,
+)
 from rlhf_lessons.formulas import bradley_terry_loss
 from rlhf_lessons.models import load_policy
 from rlhf_lessons.worlds import (
@@ -80,8 +85,7 @@ def fit(differences: Tensor) -> Tensor:
 def main() -> None:
     torch.set_num_threads(1)
     policy = load_policy("reviews-sft")
-    prompts = reviews.sample_prompts(HELD_OUT + PAIRS, seed=60)
-    sides = [sample(policy, prompts, 61), sample(policy, prompts, 62)]
+    prompts, sides = sample_pairs(policy, PAIRS)
     held_out = [side[:HELD_OUT] for side in sides]
     gold = [reviews.gold_reward(prompts[:HELD_OUT], side) for side in held_out]
     p = preference_probability(*gold, TEMPERATURE)
@@ -89,8 +93,7 @@ def main() -> None:
     rater = NoisyComparer(reviews.gold_reward, TEMPERATURE)
 
     def gap(margins: np.ndarray) -> float:
-        right = np.where(margins == 0, 0.5, np.where(margins > 0, p, 1 - p))
-        return 100 * (ceiling - right.mean())
+        return 100 * (ceiling - expected_accuracy(margins, p))
 
     for name, features in (("known form", known_form), ("bag of words", bag_of_words)):
         first, second = (np.array([features(text) for text in side]) for side in held_out)

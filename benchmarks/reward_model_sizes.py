@@ -77,6 +77,17 @@ def sample(policy: LanguagePolicy, prompts: list[str], seed: int) -> list[str]:
     return responses
 
 
+def sample_pairs(policy: LanguagePolicy, pairs: int) -> tuple[list[str], list[list[str]]]:
+    """Sample prompts and two completions of each; the first ``HELD_OUT`` are not trained on."""
+    prompts = reviews.sample_prompts(HELD_OUT + pairs, seed=60)
+    return prompts, [sample(policy, prompts, seed) for seed in (61, 62)]
+
+
+def expected_accuracy(margins: np.ndarray, p: np.ndarray) -> float:
+    """Give how often margins foretell labels that prefer the first with probability p."""
+    return float(np.where(margins == 0, 0.5, np.where(margins > 0, p, 1 - p)).mean())
+
+
 def parse(description: str, pairs: list[int], output: Path) -> argparse.Namespace:
     """Read which numbers of pairs and seeds to run, and the file of results."""
     parser = argparse.ArgumentParser(description=description.split("\n")[0])
@@ -127,8 +138,7 @@ def main() -> None:
     torch.set_num_threads(1)
     policy = load_policy("reviews-sft")
     # The held-out pairs come first, and no fewer texts are sampled for fewer pairs: all share them.
-    all_prompts = reviews.sample_prompts(HELD_OUT + max([10_000, *arguments.pairs]), seed=60)
-    sides = [sample(policy, all_prompts, 61), sample(policy, all_prompts, 62)]
+    all_prompts, sides = sample_pairs(policy, max([10_000, *arguments.pairs]))
     prompts, *held_out = (side[:HELD_OUT] for side in (all_prompts, *sides))
     gold = [reviews.gold_reward(prompts, side) for side in held_out]
     p = preference_probability(*gold, TEMPERATURE)
@@ -151,7 +161,6 @@ def main() -> None:
             judge.fit(labels)
         rewards = [judge(prompts, side).double().numpy() for side in held_out]
         said = preference_probability(*rewards, 1.0)
-        right = np.where(said == 0.5, 0.5, np.where(said > 0.5, p, 1 - p))
         first = gold[0] > gold[1]
         differ = gold[0] != gold[1]
         better, worse = np.where(first, *rewards), np.where(first, *rewards[::-1])
@@ -161,7 +170,7 @@ def main() -> None:
         loss = -(p * np.log(said) + (1 - p) * np.log1p(-said)).mean()
         return {
             "training_loss": round(last.loss, 4),
-            "accuracy": round(float(right.mean()), 5),
+            "accuracy": round(expected_accuracy(rewards[0] - rewards[1], p), 5),
             "gold_order": round(preference_accuracy(better[differ], worse[differ]), 5),
             "calibration_error": round(calibration(*many, 10).error, 5),
             "loss_above_the_raters_own": round(float(loss - entropy), 5),

@@ -1,8 +1,7 @@
 """A reward model that also hears how surprised a language model was (lesson 3).
 
-A body fine-tuned on preferences reads what was said. That a word did not fit there it no longer
-knows once it has read on, and few noisy labels do not teach it. The policy knew, and wrote it down
-as a log-probability::
+A body fine-tuned on preferences learns what was said. That a word did not fit there, few noisy
+labels do not teach it to mind. The policy knows, and says so in a log-probability::
 
     texts ──► reward model r_θ                   what was said        × a ─┐
       └─────► policy       min_t log π(y_t | …)  the oddest word      × b ─┴─► reward
