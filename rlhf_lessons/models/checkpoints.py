@@ -5,6 +5,7 @@
     reviews-reward  a reward model of its completions, from noisy comparisons: lessons 4 and 6
     facts-base      pretrained on documents about invented people and drugs: lesson 7
     facts-sft       fine-tuned from it to write long answers: where lesson 7 starts
+    smollm2         a real language model, which ``python -m rlhf_lessons real get`` fetches
 
 A lesson never needs what another lesson left behind: it loads one of these. Each is a folder of
 safetensors and JSON files in ``rlhf_lessons/checkpoints``; ``manifest.json`` there holds how each
@@ -16,7 +17,6 @@ Left out on purpose: making them. That trains, so it is in ``rlhf_lessons.traini
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -26,6 +26,8 @@ from typing import Any
 
 from rlhf_lessons.models.language_policy import LanguagePolicy
 from rlhf_lessons.models.reward_model import RewardModel
+from rlhf_lessons.real_parts import PartError, part_folder
+from rlhf_lessons.whole_files import damage
 
 __all__ = [
     "CHECKPOINT_FOLDER",
@@ -39,6 +41,9 @@ __all__ = [
 
 CHECKPOINT_FOLDER = Path(__file__).parent.parent / "checkpoints"
 """Where the shipped models lie."""
+
+FETCHED_POLICY = "smollm2"
+"""The policy that is not shipped but fetched: a part of ``rlhf_lessons.real_parts``."""
 
 
 class CheckpointError(RuntimeError):
@@ -141,20 +146,28 @@ def verify_checkpoints(
 
 
 def load_policy(name: str, folder: str | os.PathLike[str] | None = None) -> LanguagePolicy:
-    """Load a shipped model, after comparing its files with the manifest.
+    """Load a shipped or a fetched model, after comparing its files with what was recorded of them.
 
     Args:
-        name: ``"reviews-base"``, ``"reviews-sft"``, ``"facts-base"`` or ``"facts-sft"``.
-        folder: Where the models are; None takes ``CHECKPOINT_FOLDER``.
+        name: ``"reviews-base"``, ``"reviews-sft"``, ``"facts-base"`` or ``"facts-sft"``, which are
+            shipped, or ``"smollm2"``, a real language model of 135 M weights, which ``python -m
+            rlhf_lessons real get`` fetches.
+        folder: Where the shipped models are; None takes ``CHECKPOINT_FOLDER``.
 
     Returns:
         The policy, on the CPU and ready to sample from or to train.
 
     Raises:
         CheckpointError: If a file is missing, truncated or changed: it says which one, and how to
-            make the model again.
+            make the model again, or to fetch it.
         ValueError: If there is no model of that name, or it is no policy.
     """
+    if name == FETCHED_POLICY:
+        try:
+            found = part_folder(name)
+        except PartError as error:
+            raise CheckpointError(f"load_policy: {error}") from error
+        return _quietly(LanguagePolicy.from_pretrained, found)
     policy = _loaded("load_policy", name, folder, LanguagePolicy.from_pretrained)
     policy.model.float()  # some are stored in half precision, to be half as large
     return policy
@@ -186,10 +199,10 @@ def _loaded(
     load: Callable[[Path], Any],
 ) -> Any:
     checkpoint = _named(where, name, list_checkpoints(folder))
-    damage = _damage(checkpoint)
-    if damage:
+    problems = _damage(checkpoint)
+    if problems:
         raise CheckpointError(
-            f"{checkpoint.name} is damaged: {'; '.join(damage)}. "
+            f"{checkpoint.name} is damaged: {'; '.join(problems)}. "
             f"Make it again: {_build(checkpoint.name)}"
         )
     config = json.loads((checkpoint.folder / "config.json").read_text(encoding="utf-8"))
@@ -199,13 +212,17 @@ def _loaded(
             ("reward model", "load_reward_model") if scalar_head else ("policy", "load_policy")
         )
         raise ValueError(f"{where}: {name} is a {kind}; {loader} loads it")
+    return _quietly(load, checkpoint.folder)
+
+
+def _quietly(load: Callable[[Path], Any], folder: Path) -> Any:
+    """Load without the progress bar of transformers: it takes a second or less."""
     from transformers.utils import logging
 
-    # A file of less than a megabyte needs no progress bar.
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        return load(checkpoint.folder)
+        return load(folder)
     finally:
         if shown:
             logging.enable_progress_bar()
@@ -220,23 +237,11 @@ def _named(where: str, name: str, checkpoints: list[Checkpoint]) -> Checkpoint:
         if checkpoint.name == name:
             return checkpoint
     known = ", ".join(checkpoint.name for checkpoint in checkpoints) or "none at all"
-    raise ValueError(f"{where}: name must be one of the shipped models ({known}), got {name!r}")
+    fetched = f" or {FETCHED_POLICY}, which is fetched" if where == "load_policy" else ""
+    raise ValueError(
+        f"{where}: name must be one of the shipped models ({known}){fetched}, got {name!r}"
+    )
 
 
 def _damage(checkpoint: Checkpoint) -> list[str]:
-    found = []
-    for name, expected in checkpoint.files.items():
-        path = checkpoint.folder / name
-        try:
-            content = path.read_bytes()
-        except FileNotFoundError:
-            found.append(f"{path} is missing")
-            continue
-        except OSError as error:
-            found.append(f"{path} cannot be read ({error.strerror})")
-            continue
-        if len(content) < expected["bytes"]:
-            found.append(f"{path} is cut off: {len(content)} of {expected['bytes']} bytes")
-        elif hashlib.sha256(content).hexdigest() != expected["sha256"]:
-            found.append(f"{path} was changed: its SHA-256 is not the one in manifest.json")
-    return found
+    return damage(checkpoint.folder, checkpoint.files, "manifest.json")

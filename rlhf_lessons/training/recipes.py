@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import hashlib
 import json
 import os
 import sys
@@ -40,7 +39,7 @@ from rlhf_lessons.models.tokenizer import word_tokenizer
 from rlhf_lessons.training.reward_model import RewardSettings, train_reward_model
 from rlhf_lessons.training.supervised import SupervisedSettings, held_out_nll, train_sft
 from rlhf_lessons.training.versions import versions
-from rlhf_lessons.whole_files import replace_file
+from rlhf_lessons.whole_files import fingerprint, replace_file
 from rlhf_lessons.worlds.fact_corpus import (
     fact_vocabulary,
     sample_fact_demonstrations,
@@ -365,11 +364,7 @@ def _finish(folder: Path) -> dict[str, dict]:
     for path in sorted(folder.iterdir()):
         if path.suffix in (".json", ".safetensors"):
             path.chmod(0o644)  # safetensors writes files for the owner's eyes only
-            content = path.read_bytes()
-            files[path.name] = {
-                "bytes": len(content),
-                "sha256": hashlib.sha256(content).hexdigest(),
-            }
+            files[path.name] = fingerprint(path)
     return files
 
 

@@ -110,7 +110,7 @@ def test_the_reward_model_orders_new_completions_as_the_gold_reward_does():
 
 def test_an_unknown_name():
     with pytest.raises(
-        ValueError, match=r"shipped models \(.*reviews-base, .*reviews-sft.*\), got 'gpt'"
+        ValueError, match=r"shipped .*reviews-base, .*reviews-sft.* or smollm2.*, got 'gpt'"
     ):
         load_policy("gpt")
     with pytest.raises(ValueError, match="got None"):
