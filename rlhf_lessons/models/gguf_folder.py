@@ -45,6 +45,7 @@ def gguf_to_folder(gguf: Path, folder: Path) -> None:
     """
     import transformers
     from gguf import GGUFReader
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     fields = GGUFReader(gguf).fields
@@ -66,7 +67,11 @@ def gguf_to_folder(gguf: Path, folder: Path) -> None:
         for name, weight in model.state_dict().items()
         if not (name == "lm_head.weight" and model.config.tie_word_embeddings)
     }
-    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    try:
+        save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    except SafetensorError as error:  # what it makes of a full disk
+        raise OSError(f"could not write {folder / 'model.safetensors'}: {error}") from error
+    (folder / "model.safetensors").chmod(0o644)  # it writes for the owner's eyes only
     config = model.config.to_dict()
     for passing in ("quantization_config", "_name_or_path", "transformers_version"):
         config.pop(passing, None)
