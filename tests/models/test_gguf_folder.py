@@ -24,6 +24,7 @@ TEMPLATE = "{% for m in messages %}<|start|>{{ m.content }}<|stop|>{% endfor %}"
 def write_gguf(path, architecture="llama", tokenizer="smollm"):
     writer = gguf.GGUFWriter(path, architecture)
     words = WORDS + [merge.replace(" ", "") for merge in MERGES]
+    writer.add_name("tiny")  # transformers 4.48 asks for one
     writer.add_block_count(LAYERS)
     writer.add_context_length(128)
     writer.add_embedding_length(WIDTH)
