@@ -2,8 +2,8 @@
 
     python examples/reward_model_on_your_pairs.py pairs.jsonl --policy gpt2 --save my-reward-model
 
-Each line of the file is {"prompt": ..., "chosen": ..., "rejected": ...}: texts, or lists of messages
-for a model with a chat template. A JSON array, parquet and a folder of a data set do, too.
+Each line of the file is {"prompt": ..., "chosen": ..., "rejected": ...}: texts, or, for a model
+with a chat template, lists of messages. A JSON array, parquet and a folder of a data set do, too.
 """
 
 from __future__ import annotations
