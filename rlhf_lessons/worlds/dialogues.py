@@ -88,7 +88,8 @@ def split_turns(
         The turns before the answer, the better answer, the other one.
 
     Raises:
-        ValueError: no answer, one that is not the assistant's or empty, or turns that differ.
+        ValueError: no answer, one that is not the assistant's or has no text (the call of a tool
+            alone), or turns that differ.
     """
     dialogues, answers = [], []
     for column, turns in (("chosen", chosen), ("rejected", rejected)):

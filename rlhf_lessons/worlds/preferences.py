@@ -23,7 +23,9 @@ from typing import Any, NamedTuple
 
 from rlhf_lessons.whole_files import replacing
 from rlhf_lessons.worlds.dialogues import ANSWER, read_turns, split_texts, split_turns, write_turns
-from rlhf_lessons.worlds.rows import read_splits
+from rlhf_lessons.worlds.rows import PACKED, read_splits
+
+OTHER = (b"[", b"PAR1", PACKED)  # how files begin to which no line can be added
 
 
 class Preference(NamedTuple):
@@ -114,13 +116,15 @@ def load_preferences(
 ) -> list[Preference]:
     """Read a file or a folder of preferences, each row checked.
 
-    A file is JSON Lines, a JSON array or parquet; a folder holds such files, one a split, or what
-    ``datasets.save_to_disk`` wrote. A row holds ``prompt``, ``chosen`` and ``rejected``. Texts stay
-    as they are. Lists of messages (role and content) become text by the tokenizer's chat template:
-    the prompt up to where the assistant begins, the responses without the end token, which a policy
-    adds; a text beside them is the user's turn or the assistant's answer. Where chosen and rejected
-    repeat the prompt, or hold it in its stead, all before the last answer is the prompt, so also in
-    texts that have ``\\n\\nAssistant:`` before each answer.
+    A file is JSON Lines or a JSON array (packed by gzip, too) or parquet; a folder holds such
+    files, one a split, or what ``datasets.save_to_disk`` wrote.
+
+    A row holds ``prompt``, ``chosen`` and ``rejected``. Texts stay as they are. Lists of messages
+    (role and content) become text by the tokenizer's chat template: the prompt up to where the
+    assistant begins, the responses without the end token, which a policy adds; a text beside them
+    is the user's turn or the assistant's answer. Where chosen and rejected repeat the prompt, or
+    hold it in its stead, all before the last answer is the prompt, so also in texts that have
+    ``\\n\\nAssistant:`` before each answer.
 
     Args:
         path: the file or folder; columns beside those three are left unread.
@@ -223,8 +227,8 @@ def append_preferences(path: str | os.PathLike, preferences: Iterable[Sequence[s
         Nothing.
 
     Raises:
-        ValueError: a record does not hold exactly three texts, or the file is a JSON array or
-            parquet, which end in their own way; it is then unchanged.
+        ValueError: a record does not hold exactly three texts, or the file is a JSON array, packed
+            or parquet, to which no line can be added; it is then unchanged.
     """
     path = Path(path)
     text = "".join(to_line(preference) for preference in preferences)
@@ -232,7 +236,7 @@ def append_preferences(path: str | os.PathLike, preferences: Iterable[Sequence[s
     with open(path, "a+b") as file:
         if file.tell():
             file.seek(0)
-            if file.read(80).removeprefix(codecs.BOM_UTF8).lstrip().startswith((b"[", b"PAR1")):
+            if file.read(80).removeprefix(codecs.BOM_UTF8).lstrip().startswith(OTHER):
                 raise ValueError(
                     f"append_preferences: path must be a file of JSON Lines, got {path} of another "
                     f"kind; save_preferences writes a file anew"

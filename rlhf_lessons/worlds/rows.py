@@ -2,9 +2,11 @@
 
     a.jsonl       one JSON value a line
     a.json        one array of them; the name decides nothing, the first character does
+    a.jsonl.gz    either of them, packed
     a.parquet     a table
-    a folder      train.jsonl or train.json and the like, a file a split; parquet files, those of
-                  ``data/train-*.parquet`` too; or what ``datasets.save_to_disk`` wrote
+    a folder      train.jsonl, train.json or train.jsonl.gz and the like, a file a split; parquet
+                  files, those of ``data/train-*.parquet`` too; or what ``datasets.save_to_disk``
+                  wrote
 
 Parquet and what ``datasets`` saved need that library, the other files need nothing.
 
@@ -14,12 +16,16 @@ Left out on purpose: formats that ``datasets`` turns into one of these.
 from __future__ import annotations
 
 import codecs
+import gzip
 import json
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 __all__: list[str] = []
+
+PACKED = b"\x1f\x8b"  # how each file of gzip begins
 
 
 class Table(NamedTuple):
@@ -54,7 +60,7 @@ def read_splits(where: str, path: Path, columns: Sequence[str]) -> dict[str, Tab
     Raises:
         FileNotFoundError: there is no such file, or a folder without any.
         ModuleNotFoundError: ``datasets`` is needed; the message says what to install.
-        OSError: a data set cannot be read.
+        OSError: a data set or a packed file cannot be read.
     """
     name = str(path)
     if path.is_file():
@@ -67,7 +73,11 @@ def read_splits(where: str, path: Path, columns: Sequence[str]) -> dict[str, Tab
         raise FileNotFoundError(f"{where}: there is no file or folder {path}")
     if any((path / saved).is_file() for saved in ("dataset_dict.json", "dataset_info.json")):
         return load_splits(where, name, columns, lambda library: library.load_from_disk(name))
-    files = {file.stem: file for end in ("json", "jsonl") for file in path.glob(f"*.{end}")}
+    files = {
+        file.name.removesuffix(end): file
+        for end in (".jsonl.gz", ".json", ".jsonl")
+        for file in path.glob(f"*{end}")
+    }
     if "train" not in files and any(path.rglob("*.parquet")):
         return load_splits(where, name, columns, lambda library: library.load_dataset(name))
     if not files:
@@ -123,7 +133,15 @@ def _data_table(source: str, split: Any, columns: Sequence[str]) -> Table:
 
 
 def _json_table(path: Path) -> Table:
-    raw = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+    raw = path.read_bytes()
+    if raw[:2] == PACKED:
+        try:
+            raw = gzip.decompress(raw)
+        except (EOFError, OSError, zlib.error) as error:
+            raise OSError(
+                f"{path} is cut off or damaged and cannot be unpacked: {error}"
+            ) from error
+    raw = raw.removeprefix(codecs.BOM_UTF8)
     if raw.lstrip()[:1] == b"[":
         try:
             array = json.loads(raw.decode("utf-8"))

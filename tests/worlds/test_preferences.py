@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import codecs
+import gzip
 import importlib.util
 import json
 import os
@@ -123,7 +124,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["x.jsonl"]
 
 
-@pytest.mark.parametrize("start", [b"[", codecs.BOM_UTF8 + b"\n [", b"PAR1"])
+@pytest.mark.parametrize("start", [b"[", codecs.BOM_UTF8 + b"\n [", b"PAR1", b"\x1f\x8b"])
 def test_nothing_is_added_to_a_file_of_another_kind(tmp_path, start):
     path = tmp_path / "x.json"
     path.write_bytes(start + b"]")
@@ -514,6 +515,24 @@ def test_other_columns_of_a_data_set_are_listed(tmp_path, datasets, columns, mis
     with pytest.raises(PreferenceFileError, match="2 bad rows") as caught:
         load_preferences(tmp_path / "x.parquet")
     assert caught.value.problems[2] == f"the column {missing!r} is missing, got {sorted(columns)}"
+
+
+def test_a_packed_file_is_read_like_a_file(tmp_path):
+    """As hh-rlhf lies on the hub."""
+    rows = [{"chosen": f"{TALK}\n\nAssistant: so .", "rejected": f"{TALK}\n\nAssistant: no ."}]
+    packed = gzip.compress(written(tmp_path / "x.jsonl", *rows, 3).read_bytes())
+    (tmp_path / "hub").mkdir()
+    for path in (tmp_path / "hub" / "train.jsonl.gz", tmp_path / "train.gz"):
+        path.write_bytes(packed)
+        with pytest.warns(UserWarning, match="line 2(.|\n)*kept 1"):
+            found = load_preferences(
+                path.parent if path.parent.name == "hub" else path, keep_good=True
+            )
+        assert found == [Preference(TALK + "\n\nAssistant:", " so .", " no .")]
+    for damaged in (packed[:-9], packed[:20] + b"nonsense" + packed[28:]):
+        (tmp_path / "train.gz").write_bytes(damaged)
+        with pytest.raises(OSError, match="train.gz is cut off or damaged"):
+            load_preferences(tmp_path / "train.gz", keep_good=True)
 
 
 def test_a_folder_of_json_files_has_splits(tmp_path):
