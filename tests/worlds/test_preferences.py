@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import builtins
 import codecs
 import gzip
 import importlib.util
 import json
 import os
+import sys
 
 import pytest
 from hypothesis import given
@@ -24,6 +24,7 @@ from rlhf_lessons.worlds import (
     ranking_to_pairs,
     save_preferences,
 )
+from rlhf_lessons.worlds.rows import read_splits
 
 GOOD = [Preference("p .", "good .", "bad ."), Preference("q .", "über “x” .", "mist\nline .")]
 TEXT = st.text().map("x".__add__)  # any characters, line separators too, but never empty
@@ -239,7 +240,9 @@ def test_prompt_and_response_are_what_the_template_writes(
     answers = [{**A, "content": content}, {**A, "content": content + "!"}]
     again = data.draw(st.integers(0, len(turns)))  # how many of the last turns stand again
     row = {
-        "prompt": data.draw(st.sampled_from([turns, turns[-1:], turns[-1]["content"], None])),
+        "prompt": data.draw(
+            st.sampled_from([turns, turns[:1], turns[-1:], turns[-1]["content"], None])
+        ),
         "chosen": [*turns[again:], answers[0]],
         "rejected": [*turns[again:], answers[1]],
     }
@@ -323,11 +326,15 @@ def test_tools_are_the_template_s(tmp_path):
         "assistant: so .",
         "assistant: no .",
     )
+    call = {**TOOLS[1], "tool_calls": [{"function": {"name": "listen", "arguments": {}}}]}
+    row["rejected"] = [ASKED, call, TOOLS[2], BAD_ONE]
+    with pytest.raises(PreferenceFileError, match="differ before their last answers"):
+        load_preferences(written(path, row), tokenizer=chat_tokenizer("qwen2", template))
 
 
 NO_SYSTEM = (
     "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system here') }}"
-    "{% endif %}{{ m['content'] }}{% endfor %}"
+    "{% endif %}{{ m['content'] }}<turn>{% endfor %}"
 )
 BAD_MESSAGES = [
     ({"chosen": []}, "'chosen' is empty"),
@@ -374,6 +381,8 @@ def test_messages_without_a_template_say_what_to_do(tmp_path, keep_good):
             ValueError, match=rf"since line 2 of .* holds messages, got {got}\. Give"
         ):
             load_preferences(path, tokenizer=tokenizer, keep_good=keep_good)
+    with pytest.raises(PreferenceFileError, match="message 1 .* must be an object, got str"):
+        load_preferences(written(path, {**GOOD[0]._asdict(), "chosen": ["so ."]}))
     written(path, GOOD[0]._asdict())
     assert load_preferences(path, tokenizer=chat_tokenizer("gpt2")) == GOOD[:1]
 
@@ -535,11 +544,19 @@ def test_a_packed_file_is_read_like_a_file(tmp_path):
             load_preferences(tmp_path / "train.gz", keep_good=True)
 
 
-def test_a_folder_of_json_files_has_splits(tmp_path):
+def test_a_folder_of_json_files_has_splits_and_needs_no_library(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
     save_preferences(tmp_path / "train.jsonl", GOOD)
     (tmp_path / "test.json").write_text(json.dumps([GOOD[1]._asdict()]))
+    (tmp_path / "more.parquet").write_bytes(b"not looked at")
     assert load_preferences(tmp_path) == GOOD
     assert load_preferences(tmp_path, split="test") == GOOD[1:]
+
+
+def test_columns_that_nobody_asked_for_are_not_decoded(tmp_path, datasets):
+    datasets.Dataset.from_list([{"a": 1, "picture": 2}]).to_parquet(str(tmp_path / "x.parquet"))
+    table = read_splits("test", tmp_path / "x.parquet", ["a"])["train"]
+    assert list(table.rows) == [(1, {"a": 1})] and list(table.columns) == ["a", "picture"]
 
 
 def test_a_file_that_is_rewritten_is_read_anew(tmp_path, datasets):
@@ -556,13 +573,6 @@ def test_what_cannot_be_read_is_named(tmp_path, monkeypatch):
     if importlib.util.find_spec("datasets"):
         with pytest.raises(OSError, match="could not load .*x.parquet: "):
             load_preferences(tmp_path / "x.parquet")
-    found = builtins.__import__
-
-    def without_datasets(name, *rest, **named):
-        if name == "datasets":
-            raise ModuleNotFoundError("No module named 'datasets'", name="datasets")
-        return found(name, *rest, **named)
-
-    monkeypatch.setattr(builtins, "__import__", without_datasets)
+    monkeypatch.setitem(sys.modules, "datasets", None)  # as if it were not installed
     with pytest.raises(ModuleNotFoundError, match="x.parquet needs .* pip install datasets"):
         load_preferences(tmp_path / "x.parquet")
