@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import gzip
-import importlib.util
 import json
 import os
 import sys
@@ -566,13 +565,16 @@ def test_a_file_that_is_rewritten_is_read_anew(tmp_path, datasets):
         assert load_preferences(tmp_path / "x.parquet") == [record]
 
 
-def test_what_cannot_be_read_is_named(tmp_path, monkeypatch):
+def test_a_damaged_data_set_is_named(tmp_path, datasets):
+    (tmp_path / "x.parquet").write_bytes(b"PAR1 and nothing more")
+    with pytest.raises(OSError, match="could not load .*x.parquet: .*footer"):
+        load_preferences(tmp_path / "x.parquet")
+
+
+def test_what_is_not_there_is_named(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="there is no file or folder .*none"):
         load_preferences(tmp_path / "none")
-    (tmp_path / "x.parquet").write_bytes(b"PAR1 and nothing more")
-    if importlib.util.find_spec("datasets"):
-        with pytest.raises(OSError, match="could not load .*x.parquet: "):
-            load_preferences(tmp_path / "x.parquet")
+    (tmp_path / "x.parquet").touch()
     monkeypatch.setitem(sys.modules, "datasets", None)  # as if it were not installed
     with pytest.raises(ModuleNotFoundError, match="x.parquet needs .* pip install datasets"):
         load_preferences(tmp_path / "x.parquet")
