@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import json
 import math
 import re
 import subprocess
@@ -75,6 +76,27 @@ def test_dpo_on_your_pairs(pairs, policy, tmp_path, capsys):
         for model in map(LanguagePolicy.from_pretrained, (policy, tmp_path / "policy"))
     ]
     assert margins[1] > margins[0] + 1
+
+
+def test_your_pairs_may_be_messages(tmp_path, capsys):
+    """A chat model reads them by its template."""
+    policy = str(save_family("qwen2", tmp_path / "qwen2"))
+    rows = [
+        [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
+        for prompt, *both in PAIRS
+        for response in both
+    ]
+    lists = [
+        {"chosen": one, "rejected": other} for one, other in zip(rows[::2], rows[1::2], strict=True)
+    ]
+    (tmp_path / "pairs.json").write_text(json.dumps(lists))
+    words = [str(tmp_path / "pairs.json"), "--policy", policy, "--steps", "1"]
+    example("dpo_on_your_pairs").main(words)
+    example("reward_model_on_your_pairs").main(words)
+    out = capsys.readouterr().out
+    assert out.count("step 1 of 1") == 2 and "' was good .'\n" in out
+    prompt = f"<|im_start|>user\n{PAIRS[0][0]}<|im_end|>\n<|im_start|>assistant\n"
+    assert out.count(f"{prompt!r} -> ") == 3
 
 
 def test_ppo_with_your_judge(policy, tmp_path, capsys):

@@ -19,18 +19,18 @@ adapters.
 from __future__ import annotations
 
 import copy
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from rlhf_lessons.models import gpt2_body
-from rlhf_lessons.models.language_policy import LanguagePolicy, TokenBatch, load_whole
+from rlhf_lessons.models.language_policy import LanguagePolicy
 from rlhf_lessons.models.products import fast_products
+from rlhf_lessons.models.saved_model import checked_classifier, load_whole
+from rlhf_lessons.models.token_batch import TokenBatch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -144,7 +144,7 @@ class Readout:
                 not all its weights.
         """
         where = f"{cls.__name__}.from_pretrained"
-        name = checked_source(where, name_or_path)
+        name = checked_classifier(where, name_or_path)
 
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -299,28 +299,6 @@ class Readout:
                 f"response {row}, {list(responses)[row]!r}; the weights are probably NaN"
             )
         return numbers
-
-
-def checked_source(where: str, name_or_path: str | os.PathLike[str]) -> str:
-    """Refuse a folder without a sequence classifier in it; give the name transformers takes."""
-    name = os.fspath(name_or_path)
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
-            raise OSError(
-                f"{where}: {folder} must hold config.json and safetensors weights, got "
-                f"{sorted(path.name for path in folder.iterdir())}"
-            )
-        kinds = json.loads((folder / "config.json").read_text()).get("architectures") or [""]
-        if not kinds[0].endswith("ForSequenceClassification"):
-            raise ValueError(
-                f"{where}: {folder} holds {kinds[0] or 'no named model'}, which has no head; "
-                f"LanguagePolicy.from_pretrained loads it, RewardModel.from_policy adds one"
-            )
-        return str(folder)
-    if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-        raise OSError(f"{where}: there is no folder {folder}")
-    return name
 
 
 def as_rows(batch: TokenBatch) -> tuple[Tensor, Tensor]:

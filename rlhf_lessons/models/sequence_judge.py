@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from rlhf_lessons.models.language_policy import load_whole
-from rlhf_lessons.models.readout import checked_source
+from rlhf_lessons.models.saved_model import checked_classifier, load_whole
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -108,7 +107,7 @@ class SequenceClassifierJudge:
             ValueError: if it is no trained sequence classifier.
         """
         where = f"{cls.__name__}.from_pretrained"
-        name = checked_source(where, name_or_path)
+        name = checked_classifier(where, name_or_path)
 
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
