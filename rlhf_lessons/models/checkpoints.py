@@ -5,6 +5,7 @@
     reviews-reward  a reward model of its completions, from noisy comparisons: lessons 4 and 6
     facts-base      pretrained on documents about invented people and drugs: lesson 7
     facts-sft       fine-tuned from it to write long answers: where lesson 7 starts
+    people-judge    what people would say of a film snippet, read from the body of smollm2
     smollm2         a real language model, which ``python -m rlhf_lessons real get`` fetches
 
 A lesson never needs what another lesson left behind: it loads one of these. Each is a folder of
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf_lessons.models.language_policy import LanguagePolicy
+from rlhf_lessons.models.people_judge import PeopleJudge
 from rlhf_lessons.models.reward_model import RewardModel
 from rlhf_lessons.real_parts import PartError, part_folder
 from rlhf_lessons.whole_files import damage
@@ -34,6 +36,7 @@ __all__ = [
     "Checkpoint",
     "CheckpointError",
     "list_checkpoints",
+    "load_people_judge",
     "load_policy",
     "load_reward_model",
     "verify_checkpoints",
@@ -62,7 +65,7 @@ class Checkpoint:
         steps: Batches it was trained on, those of the model it started from not counted.
         seed: Seed of its weights and of the order of its examples.
         held_out_nll: Negative log-likelihood on what it was not trained on, in nats: per token of
-            a text, or per pair for a reward model.
+            a text, per pair for a reward model, or per rating for a judge of people.
         recipe: Everything it was made from, as JSON values.
         versions: Versions of the libraries that made it.
         files: SHA-256 and size in bytes of each file, by name.
@@ -192,6 +195,39 @@ def load_reward_model(name: str, folder: str | os.PathLike[str] | None = None) -
     return _loaded("load_reward_model", name, folder, RewardModel.from_pretrained)
 
 
+def load_people_judge(
+    policy: LanguagePolicy | None = None,
+    name: str = "people-judge",
+    folder: str | os.PathLike[str] | None = None,
+) -> PeopleJudge:
+    """Load the judge that was fitted to people's ratings, after comparing its files.
+
+    Args:
+        policy: The model that it reads, which it copies; None loads ``"smollm2"``.
+        name: ``"people-judge"``.
+        folder: Where the shipped models are; None takes ``CHECKPOINT_FOLDER``.
+
+    Returns:
+        The judge: expected mean ratings, from −4 to 4, of prompt and response together.
+
+    Raises:
+        CheckpointError: If a file is missing, truncated or changed, or smollm2 was not fetched.
+        ValueError: If there is no model of that name, or it is no judge of people.
+    """
+    policy = load_policy(FETCHED_POLICY) if policy is None else policy
+    return _loaded(
+        "load_people_judge", name, folder, lambda found: PeopleJudge.from_pretrained(found, policy)
+    )
+
+
+_LOADERS = {
+    "ForCausalLM": ("policy", "load_policy"),
+    "LMHeadModel": ("policy", "load_policy"),
+    "ForSequenceClassification": ("reward model", "load_reward_model"),
+    "PeopleJudge": ("judge of people", "load_people_judge"),
+}
+
+
 def _loaded(
     where: str,
     name: str,
@@ -206,11 +242,10 @@ def _loaded(
             f"Make it again: {_build(checkpoint.name)}"
         )
     config = json.loads((checkpoint.folder / "config.json").read_text(encoding="utf-8"))
-    scalar_head = config["architectures"][0].endswith("ForSequenceClassification")
-    if scalar_head != (where == "load_reward_model"):
-        kind, loader = (
-            ("reward model", "load_reward_model") if scalar_head else ("policy", "load_policy")
-        )
+    kind, loader = next(
+        of for made, of in _LOADERS.items() if config["architectures"][0].endswith(made)
+    )
+    if where != loader:
         raise ValueError(f"{where}: {name} is a {kind}; {loader} loads it")
     return _quietly(load, checkpoint.folder)
 
