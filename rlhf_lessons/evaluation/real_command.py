@@ -1,9 +1,10 @@
-"""``python -m rlhf_lessons real``: fetch, verify or remove the real model and the real ratings.
+"""``python -m rlhf_lessons real``: the real model, the real ratings, and what is made of them.
 
     python -m rlhf_lessons real get             everything; what is there and sound stays
     python -m rlhf_lessons real get snippets    one part
     python -m rlhf_lessons real verify          compare every file with its recorded SHA-256
     python -m rlhf_lessons real remove          delete the parts
+    python -m rlhf_lessons real judge           how far the judge of people agrees with people
 
 What the parts are is said once, in ``rlhf_lessons.real_parts``; here is what a model becomes. The
 environment variable RLHF_LESSONS_CACHE names another folder than the platform's cache.
@@ -17,6 +18,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from rlhf_lessons.evaluation.people_agreement import load_people_agreement, measure_people_agreement
+from rlhf_lessons.models import CheckpointError
 from rlhf_lessons.models.gguf_folder import gguf_to_folder
 from rlhf_lessons.real_parts import (
     PARTS,
@@ -65,14 +68,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             "names", nargs="*", metavar="NAME", help=f"{', '.join(PARTS)}; all when left out"
         )
     commands.add_parser("remove", help="delete the parts")
+    judge = commands.add_parser("judge", help="how far the judge of people agrees with people")
+    judge.add_argument("--measure", action="store_true", help="measure again: a few minutes")
     arguments = parser.parse_args(argv)
     names = getattr(arguments, "names", None) or list(PARTS)
     unknown = [name for name in names if name not in PARTS]
     if unknown:
         parser.error(f"there is no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
     try:
+        if arguments.command == "judge":
+            return _judge(arguments.measure)
         return {"get": _get, "verify": _verify, "remove": _remove}[arguments.command](names)
-    except OSError as error:
+    except (OSError, PartError, CheckpointError) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -106,4 +113,14 @@ def _verify(names: Sequence[str]) -> int:
 def _remove(names: Sequence[str]) -> int:
     removed = remove_parts()
     print(f"removed {', '.join(removed) or 'nothing: no part was there'}")
+    return 0
+
+
+def _judge(measure: bool) -> int:
+    if measure:
+        measure_people_agreement()
+    found, left_out = load_people_agreement()
+    for name, agreed in found.items():
+        print(f"{name:<12} {agreed.count:,} held-out snippets: {agreed}")
+    print(f"people-judge on the texts it was fitted to, each left out: correlation {left_out:.3f}")
     return 0

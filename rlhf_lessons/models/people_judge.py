@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -52,6 +53,8 @@ class PeopleJudge:
         ending: what is added to each text.
         batch_size: texts a forward pass.
         head: the linear map, in float64: single numbers of h are a thousand times the others.
+        correlation: of ratings and scores, each text left out of its own fit; NaN before fitting.
+        deviation: root mean square of the error, in points of the ratings, likewise.
 
     Raises:
         ValueError: if the body is not of that kind, or has no such layers.
@@ -87,6 +90,7 @@ class PeopleJudge:
         self.head = nn.Linear(3 * len(self.layers) * self._width, 1, dtype=torch.float64)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
+        self.correlation = self.deviation = math.nan
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike[str], policy: LanguagePolicy) -> PeopleJudge:
@@ -115,6 +119,7 @@ class PeopleJudge:
                 f"{judge.head.in_features}"
             )
         judge.head.load_state_dict(weights)
+        judge.correlation, judge.deviation = config["correlation"], config["deviation"]
         return judge
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
@@ -137,6 +142,8 @@ class PeopleJudge:
             "architectures": [type(self).__name__],
             "layers": list(self.layers),
             "ending": self.ending,
+            "correlation": round(self.correlation, 4),
+            "deviation": round(self.deviation, 4),
         }
         text = json.dumps(config, indent=2) + "\n"
         (Path(folder) / "config.json").write_text(text, encoding="utf-8")

@@ -63,7 +63,7 @@ def fit_people_judge(
     """Fit the head of a judge.
 
     Args:
-        judge: The judge; its head is replaced.
+        judge: The judge; its head is replaced, its ``correlation`` and ``deviation`` are set.
         features: (B, D) what ``judge.features`` gives for the rated texts.
         ratings: Of each text the mean rating of people.
         ridges: Strengths ρ to choose from.
@@ -100,5 +100,6 @@ def fit_people_judge(
     judge.head.weight.copy_(weight.unsqueeze(0))
     judge.head.bias.copy_((offset - mean @ weight).unsqueeze(0))
     judge.head.float().double()  # as it is stored
-    correlation = float(torch.corrcoef(torch.stack([y, y - left_out]))[0, 1])
-    return PeopleJudgeFit(ridge, correlation, math.sqrt(error))
+    judge.correlation = float(torch.corrcoef(torch.stack([y, y - left_out]))[0, 1])
+    judge.deviation = math.sqrt(error)
+    return PeopleJudgeFit(ridge, judge.correlation, judge.deviation)
