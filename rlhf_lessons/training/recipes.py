@@ -186,6 +186,8 @@ class JudgeRecipe:
         """Give the recipe as JSON values."""
         values = dataclasses.asdict(self)
         del values["name"], values["summary"]
+        for name in ("layers", "ridges"):
+            values[name] = list(values[name])
         return {"data": "worlds.load_snippets", **values}
 
 
@@ -498,9 +500,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _build(names: Sequence[str], folder: Path) -> int:
     for recipe in RECIPES.values():  # in the order of what starts from what
         if not names and recipe.start in PARTS and any(map(part_damage, PARTS)):
-            print(
-                f"{recipe.name}: left out, it needs what `python -m rlhf_lessons real get` fetches"
-            )
+            print(f"{recipe.name}: left out; it needs python -m rlhf_lessons real get")
         elif not names or recipe.name in names:
             entry = build_checkpoint(recipe, folder, progress=True)
             print(f"{recipe.name}: built, held-out loss {entry['held_out_nll']:.4f} nats")
