@@ -26,6 +26,7 @@ from typing import Any
 
 from rlhf_lessons.models.language_policy import LanguagePolicy
 from rlhf_lessons.models.reward_model import RewardModel
+from rlhf_lessons.models.saved_model import without_bars
 
 __all__ = [
     "CHECKPOINT_FOLDER",
@@ -199,16 +200,8 @@ def _loaded(
             ("reward model", "load_reward_model") if scalar_head else ("policy", "load_policy")
         )
         raise ValueError(f"{where}: {name} is a {kind}; {loader} loads it")
-    from transformers.utils import logging
-
-    # A file of less than a megabyte needs no progress bar.
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
+    with without_bars():
         return load(checkpoint.folder)
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def _build(name: str = "") -> str:

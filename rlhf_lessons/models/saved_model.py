@@ -243,7 +243,7 @@ def try_saving(where: str, model: PreTrainedModel, tokenizer: PreTrainedTokenize
     """
     if not hasattr(model, "save_pretrained"):
         return
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, without_bars():
         try:
             with _generation_as_it_is(model):
                 model.save_pretrained(folder, state_dict={})
@@ -252,9 +252,23 @@ def try_saving(where: str, model: PreTrainedModel, tokenizer: PreTrainedTokenize
             return  # no room for temporary files says nothing about the folder of the model
         except Exception as error:  # each kind of model and tokenizer refuses in its own way
             raise ValueError(
-                f"{where}: policy must be one that can be saved when it is trained, but saving it "
-                f"fails now already: {error}"
+                f"{where}: a model must be one that can be saved after its training, but saving it "
+                f"fails already: {error}"
             ) from error
+
+
+@contextlib.contextmanager
+def without_bars() -> Iterator[None]:
+    """Make a block in which transformers shows no progress: its files are small."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 @contextlib.contextmanager
