@@ -24,6 +24,7 @@ def main(words: list[str] | None = None) -> None:
         "--policy", default=CHECKPOINT_FOLDER / "reviews-sft", help="name or folder"
     )
     parser.add_argument("--save", help="folder for the trained policy")
+    parser.add_argument("--lora", type=int, metavar="RANK", help="train low-rank adapters alone")
     parser.add_argument("--beta", type=float, default=0.1, help="KL strength β: large stays near")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument(
@@ -36,6 +37,8 @@ def main(words: list[str] | None = None) -> None:
     train, validation = pairs[held_out:], pairs[:held_out]
 
     policy = LanguagePolicy.from_pretrained(given.policy)
+    if given.lora:
+        policy = policy.with_adapter(given.lora)
     settings = DPOSettings(steps=given.steps, beta=given.beta, learning_rate=given.learning_rate)
     for step in train_dpo(policy, train, settings, validation=validation):
         if step.validation_loss is not None:
@@ -49,7 +52,7 @@ def main(words: list[str] | None = None) -> None:
     for response in rollout.responses:
         print(f"{prompt!r} -> {response!r}")
     if given.save:
-        policy.save_pretrained(given.save)  # any tool of Hugging Face loads it
+        policy.save_pretrained(given.save)  # any tool of Hugging Face loads it, or its adapters
 
 
 if __name__ == "__main__":

@@ -122,8 +122,8 @@ def load_language_model(
         )
     if getattr(model, "_hf_peft_config_loaded", False):
         raise ValueError(
-            f"{where}: {name} is an adapter; fetch its files and give their folder, which is read "
-            f"with all its checks"
+            f"{where}: {name} is taken for an adapter; give a folder with the adapter alone (one "
+            f"from the hub is fetched first), or one with the model alone"
         )
     if folder.is_dir():
         model.name_or_path = os.path.realpath(folder)  # good from any working folder
