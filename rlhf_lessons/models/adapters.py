@@ -121,7 +121,7 @@ def _peft(where: str) -> Any:
         import peft
     except ImportError as error:
         raise ImportError(
-            f"{where}: adapters need peft, which is not installed: pip install 'rlhf-lessons[lora]'"
+            f"{where}: adapters need peft, got {error}; pip install 'rlhf-lessons[lora]'"
         ) from error
     return peft
 
