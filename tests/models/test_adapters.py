@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import warnings
 
 import pytest
 import torch
@@ -182,7 +183,9 @@ def test_base_and_copy_share_the_weights_and_merge_does_not(base):
     assert weights < {weight.data_ptr() for weight in copied.parameters()}
     assert not trained(copied)
     own = trained(adapted)
-    assert not {w.data_ptr() for w in own.values()} & {w.data_ptr() for w in copied.parameters()}
+    for one, other in ((adapted, copied), (copied, copied.copy())):
+        theirs = {weight.data_ptr() for weight in other.parameters()}
+        assert {weight.data_ptr() for weight in one.parameters()} & theirs == weights
 
     merged = adapted.merge()
     assert not weights & {weight.data_ptr() for weight in merged.parameters()}
@@ -243,8 +246,11 @@ def test_adapters_are_needed_or_in_the_way(llama):
             getattr(llama, method)()
     with pytest.raises(ValueError, match=r"no adapters yet.*policy.merge\(\)"):
         llama.with_adapter(2).with_adapter(2)
-    llama.with_adapter(2).merge().with_adapter(2)
-    llama.with_adapter(2).base().with_adapter(2)
+    for bare in (llama.with_adapter(2).merge(), llama.with_adapter(2).base()):
+        assert not hasattr(bare.model, "peft_config")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # peft's, where it finds old adapters
+            bare.with_adapter(2)
 
 
 def test_without_peft_it_says_what_to_install(llama, tmp_path, monkeypatch):
