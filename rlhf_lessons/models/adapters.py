@@ -208,7 +208,7 @@ def load_adapter(where: str, folder: Path, base: PreTrainedModel) -> PreTrainedM
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, TypeError, ValueError, KeyError, OSError) as error:
         raise ValueError(f"{where}: {folder} must hold an adapter, got {error}") from error
-    if about.get("base_dtype") == str(base.dtype) and about["base"] != _mark(base):
+    if about.get("base_dtype") == str(base.dtype) and about.get("base") != _mark(base):
         raise ValueError(
             f"{where}: the adapter in {folder} must stand on the weights that it was trained on, "
             f"got others from {base.name_or_path or 'its base'}; base= gives the right ones"

@@ -154,8 +154,9 @@ class LanguagePolicy:
     def save_pretrained(self, path: str | os.PathLike[str]) -> None:
         """Write model and tokenizer to a folder, all or nothing; of an adapted one the adapters.
 
-        The base of adapters is not written again: their folder names where it was loaded from or
-        saved to. One that was trained in memory has to be saved itself, by ``base()``.
+        The base of adapters is not written again: their folder names where it was when they were
+        added. One that was trained in memory is saved before that, or later by ``base()`` and then
+        given to ``from_pretrained``.
 
         The files are first written to a new folder beside it, which is then renamed; a full disk
         or a crash never leaves a half-written checkpoint. Weights that were in the folder are

@@ -2,7 +2,8 @@
 
 What is here is used by all that own weights: :func:`load_language_model` and :func:`load_whole`
 refuse what transformers would complete with random numbers, :func:`save_whole` never leaves a
-half-written folder, and :func:`try_saving` finds before a training what would stop it after.
+half-written folder, and :func:`try_saving` finds before a training what would stop it after. The
+folder of an adapted model holds the adapters and says where their base is.
 
 Only safetensors files are read: the older ``.bin`` files can run code when opened. Left out on
 purpose: uploads to the hub.

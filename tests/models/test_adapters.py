@@ -307,9 +307,10 @@ def test_a_base_of_the_course_is_named_and_a_folder_from_anywhere(llama, tmp_pat
 
     llama.save_pretrained(tmp_path / "llama")
     monkeypatch.chdir(tmp_path)
-    LanguagePolicy.from_pretrained("llama").with_adapter(2).save_pretrained("a")
+    adapted = LanguagePolicy.from_pretrained("llama").with_adapter(2)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
+    adapted.save_pretrained("../a")
     assert LanguagePolicy.from_pretrained("../a").adapted
 
 
