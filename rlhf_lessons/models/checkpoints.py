@@ -26,7 +26,7 @@ from typing import Any
 
 from rlhf_lessons.models.language_policy import LanguagePolicy
 from rlhf_lessons.models.reward_model import RewardModel
-from rlhf_lessons.models.saved_model import without_bars
+from rlhf_lessons.models.saved_model import CHECKPOINT_FOLDER, without_bars
 
 __all__ = [
     "CHECKPOINT_FOLDER",
@@ -37,9 +37,6 @@ __all__ = [
     "load_reward_model",
     "verify_checkpoints",
 ]
-
-CHECKPOINT_FOLDER = Path(__file__).parent.parent / "checkpoints"
-"""Where the shipped models lie."""
 
 
 class CheckpointError(RuntimeError):

@@ -105,6 +105,7 @@ class Readout:
 
         ``marks`` are kept, and saved, with the model's configuration.
         """
+        policy = policy.merge() if policy.adapted else policy
         config = copy.deepcopy(policy.model.config)
         config.num_labels = outputs
         config.pad_token_id = policy.pad_token_id

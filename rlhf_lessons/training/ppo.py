@@ -239,7 +239,7 @@ def train_ppo(
         judge: ``judge(prompts, responses) -> (B,)`` finite scores, as array, tensor or list.
         settings: How to train; None takes the defaults.
         reference: π_ref, another model with the same vocabulary; None takes a frozen copy of the
-            policy as it is given.
+            policy as it is given, of an adapted one of its adapters alone.
         value_head: The value function; None puts a new ``ValueHead`` on the policy's own body.
         checkpoint: A folder to save the run to every ``save_every`` cycles. If it holds the
             checkpoint of an interrupted run, the run goes on from there and gives the numbers
@@ -280,10 +280,11 @@ def train_ppo(
     try_saving("train_ppo", policy.model, policy.tokenizer)
     if reference is None:
         reference = policy.copy()
-    if reference.model is policy.model:
+    shared = {id(weight) for weight in reference.parameters()}
+    if any(weight.requires_grad and id(weight) in shared for weight in policy.parameters()):
         raise ValueError(
-            "train_ppo: reference must be another model than policy, or it would move along; "
-            "policy.copy() makes one"
+            "train_ppo: reference must be another model than policy, without the weights that "
+            "policy trains, or it would move along; policy.copy() makes one"
         )
     own, other = policy.tokenizer.get_vocab(), reference.tokenizer.get_vocab()
     if own != other or policy.vocabulary_size != reference.vocabulary_size:
@@ -302,6 +303,8 @@ def train_ppo(
     )
     order = torch.Generator().manual_seed(settings.seed)
     sampling = torch.Generator(policy.device).manual_seed(settings.seed)
+    # What the reference shares is in its fingerprint; unless there is more, nothing is added.
+    frozen = [w for w in policy.parameters() if not w.requires_grad and id(w) not in shared]
     run = RunCheckpoint(
         "train_ppo",
         checkpoint,
@@ -316,6 +319,7 @@ def train_ppo(
             "reference": reference.parameters(),
             "judge": name_of(judge),
             "formulas": ", ".join(name_of(value) for value in vars(used).values()),
+            **({"frozen weights": frozen} if frozen else {}),
         },
     )
     loop = _cycles(
@@ -341,7 +345,8 @@ def _cycles(
     s = settings
     weights = optimizer.param_groups[0]["params"]
     shared_body = value_head.policy.model is policy.model
-    full_precision = not s.bf16 and all(weight.dtype.itemsize >= 4 for weight in weights)
+    read = (*weights, *policy.parameters())  # the frozen ones, too
+    full_precision = not s.bf16 and all(weight.dtype.itemsize >= 4 for weight in read)
 
     def logits_and_values(batch: TokenBatch) -> tuple[Tensor, Tensor]:
         if shared_body:
