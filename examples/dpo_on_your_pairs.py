@@ -25,6 +25,7 @@ def main(words: list[str] | None = None) -> None:
         "--policy", default=CHECKPOINT_FOLDER / "reviews-sft", help="name or folder"
     )
     parser.add_argument("--save", help="folder for the trained policy")
+    parser.add_argument("--lora", type=int, metavar="RANK", help="train low-rank adapters alone")
     parser.add_argument("--beta", type=float, default=0.1, help="KL strength β: large stays near")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument(
@@ -39,6 +40,8 @@ def main(words: list[str] | None = None) -> None:
     held_out = max(1, len(pairs) // 10)
     train, validation = pairs[held_out:], pairs[:held_out]
 
+    if given.lora:
+        policy = policy.with_adapter(given.lora)
     settings = DPOSettings(steps=given.steps, beta=given.beta, learning_rate=given.learning_rate)
     for step in train_dpo(policy, train, settings, validation=validation):
         if step.validation_loss is not None:
@@ -52,7 +55,7 @@ def main(words: list[str] | None = None) -> None:
     for response in rollout.responses:
         print(f"{prompt!r} -> {response!r}")
     if given.save:
-        policy.save_pretrained(given.save)  # any tool of Hugging Face loads it
+        policy.save_pretrained(given.save)  # any tool of Hugging Face loads it, or its adapters
 
 
 if __name__ == "__main__":

@@ -65,9 +65,14 @@ def test_a_reward_model_on_your_pairs(pairs, policy, tmp_path, capsys):
     assert right[1:].all()  # the first one is held out
 
 
-def test_dpo_on_your_pairs(pairs, policy, tmp_path, capsys):
+@pytest.mark.parametrize("adapter", [False, True])
+def test_dpo_on_your_pairs(pairs, policy, adapter, tmp_path, capsys):
     words = [pairs, "--policy", policy, "--steps", "6", "--learning-rate", "1e-3"]
+    if adapter:
+        pytest.importorskip("peft")
+        words += ["--lora", "4", "--learning-rate", "1e-2"]
     example("dpo_on_your_pairs").main([*words, "--save", str(tmp_path / "policy")])
+    assert (tmp_path / "policy" / "adapter_config.json").is_file() == adapter
     out = capsys.readouterr().out
     assert "step 6 of 6: loss " in out and out.count(" -> ") == 3
     prompts, chosen, rejected = map(list, zip(*PAIRS[1:], strict=True))
@@ -99,13 +104,18 @@ def test_your_pairs_may_be_messages(tmp_path, capsys):
     assert out.count(f"{prompt!r} -> ") == 3
 
 
-def test_ppo_with_your_judge(policy, tmp_path, capsys):
+@pytest.mark.parametrize("adapter", [False, True])
+def test_ppo_with_your_judge(policy, adapter, tmp_path, capsys):
     script = example("ppo_with_your_judge")
     assert script.judge(["", ""], ["good good great .", "bad"]) == [2.0, 0.0]
     (tmp_path / "prompts.txt").write_text("the film that i saw\nthe film we watched\n")
     words = ["--policy", policy, "--prompts", str(tmp_path / "prompts.txt"), "--cycles", "2"]
     words += ["--batch-size", "16", "--max-new-tokens", "40", "--save", str(tmp_path / "policy")]
+    if adapter:
+        pytest.importorskip("peft")
+        words += ["--lora", "4"]
     script.main(words)
+    assert (tmp_path / "policy" / "adapter_config.json").is_file() == adapter
     out = capsys.readouterr().out
     assert "best of 4 " in out and "cycle 2 of 2: score " in out
     before, after = map(LanguagePolicy.from_pretrained, (policy, tmp_path / "policy"))

@@ -28,6 +28,7 @@ from typing import Any
 from rlhf_lessons.models.language_policy import LanguagePolicy
 from rlhf_lessons.models.people_judge import PeopleJudge
 from rlhf_lessons.models.reward_model import RewardModel
+from rlhf_lessons.models.saved_model import CHECKPOINT_FOLDER, without_bars
 from rlhf_lessons.real_parts import PartError, part_folder
 from rlhf_lessons.whole_files import damage
 
@@ -41,9 +42,6 @@ __all__ = [
     "load_reward_model",
     "verify_checkpoints",
 ]
-
-CHECKPOINT_FOLDER = Path(__file__).parent.parent / "checkpoints"
-"""Where the shipped models lie."""
 
 FETCHED_POLICY = "smollm2"
 """The policy that is not shipped but fetched: a part of ``rlhf_lessons.real_parts``."""
@@ -170,7 +168,8 @@ def load_policy(name: str, folder: str | os.PathLike[str] | None = None) -> Lang
             found = part_folder(name)
         except PartError as error:
             raise CheckpointError(f"load_policy: {error}") from error
-        return _quietly(LanguagePolicy.from_pretrained, found)
+        with without_bars():
+            return LanguagePolicy.from_pretrained(found)
     policy = _loaded("load_policy", name, folder, LanguagePolicy.from_pretrained)
     policy.model.float()  # some are stored in half precision, to be half as large
     return policy
@@ -247,20 +246,8 @@ def _loaded(
     )
     if where != loader:
         raise ValueError(f"{where}: {name} is a {kind}; {loader} loads it")
-    return _quietly(load, checkpoint.folder)
-
-
-def _quietly(load: Callable[[Path], Any], folder: Path) -> Any:
-    """Load without the progress bar of transformers: it takes a second or less."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        return load(folder)
-    finally:
-        if shown:
-            logging.enable_progress_bar()
+    with without_bars():
+        return load(checkpoint.folder)
 
 
 def _build(name: str = "") -> str:

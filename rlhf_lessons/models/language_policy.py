@@ -16,7 +16,6 @@ something other than π.
 
 from __future__ import annotations
 
-import copy
 import inspect
 import os
 from collections.abc import Iterator, Sequence
@@ -26,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rlhf_lessons.models import gpt2_body
+from rlhf_lessons.models import adapters, gpt2_body
 from rlhf_lessons.models.products import fast_products
 from rlhf_lessons.models.reading import GPT2Reader, Reader
 from rlhf_lessons.models.sampling import check_sampling, sample_tokens
@@ -96,9 +95,8 @@ class LanguagePolicy:
         self.end_token_id: int = self.end_token_ids[0]
         self.pad_token_id: int = self._text.pad_token_id
 
-        # Adapters (peft) hide the signature of the model that they wrap.
-        wrapped = model.get_base_model() if hasattr(model, "get_base_model") else model
-        accepted = inspect.signature(wrapped.forward).parameters
+        # Adapters hide the signature of the model that they wrap.
+        accepted = inspect.signature(adapters.inside(model).forward).parameters
         self._takes_positions = "position_ids" in accepted
         # Its name was `num_logits_to_keep` before transformers 4.50.
         self._keep_argument = next(
@@ -118,13 +116,23 @@ class LanguagePolicy:
     # -- Loading, saving, copying ------------------------------------------------------------------
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | os.PathLike[str], **kw: Any) -> LanguagePolicy:
+    def from_pretrained(
+        cls,
+        name_or_path: str | os.PathLike[str],
+        *,
+        base: str | os.PathLike[str] | None = None,
+        **kw: Any,
+    ) -> LanguagePolicy:
         """Load a policy from a folder, or by name from the Hugging Face hub.
 
         Only safetensors files are read: the older ``.bin`` files can run code when opened.
 
+        A folder of adapters names its base, which is loaded first: a hub name, a folder, or one of
+        the models that come with the course. The adapters learn on.
+
         Args:
             name_or_path: a folder that :meth:`save_pretrained` wrote, or a name such as ``"gpt2"``.
+            base: the base of the adapters in that folder, where it is no longer where they say.
             **kw: passed on to ``AutoModelForCausalLM.from_pretrained`` (``revision``,
                 ``local_files_only``, ...). ``dtype`` is float32 when left out, because the small
                 updates of training vanish in half precision; "auto" takes that of the checkpoint.
@@ -133,15 +141,22 @@ class LanguagePolicy:
             the policy, in evaluation mode.
 
         Raises:
+            ImportError: if it holds adapters and peft is not installed.
             TypeError: if ``name_or_path`` is no name and no path.
-            OSError: if there is no such folder or model, if it cannot be fetched, or if it holds no
-                safetensors weights.
-            ValueError: if it holds another kind of model than a causal LM, or not all its weights.
+            OSError: if there is no such folder or model (or base of its adapters), if it cannot be
+                fetched, or if it holds no safetensors weights.
+            ValueError: if it holds another kind of model than a causal LM, or not all its weights,
+                or adapters of another base; or if ``base`` is given where there are no adapters.
         """
-        return cls(*load_language_model("LanguagePolicy.from_pretrained", name_or_path, **kw))
+        where = "LanguagePolicy.from_pretrained"
+        return cls(*load_language_model(where, name_or_path, base=base, **kw))
 
     def save_pretrained(self, path: str | os.PathLike[str]) -> None:
-        """Write model and tokenizer to a folder, all or nothing.
+        """Write model and tokenizer to a folder, all or nothing; of an adapted one the adapters.
+
+        The base of adapters is not written again: their folder names where it was when they were
+        added. One that was trained in memory is saved before that, or later by ``base()`` and then
+        given to ``from_pretrained``.
 
         The files are first written to a new folder beside it, which is then renamed; a full disk
         or a crash never leaves a half-written checkpoint. Weights that were in the folder are
@@ -154,19 +169,86 @@ class LanguagePolicy:
             TypeError: if ``path`` is no path.
             OSError: if it cannot be written, with the path and the reason. What was there before
                 is unchanged.
-            ValueError: if the folder exists and holds something other than a saved model.
+            ValueError: if the folder exists and holds something other than a saved model, or the
+                base of these adapters.
         """
         save_whole("LanguagePolicy.save_pretrained", path, self.model, self.tokenizer)
 
     def copy(self) -> LanguagePolicy:
-        """Make a frozen deep copy, to serve as the reference π_ref.
+        """Make a frozen copy of the policy as it is now, to serve as the reference π_ref.
 
         Returns:
-            a policy with weights of its own that need no gradient; the tokenizer is shared.
+            a policy with weights of its own that need no gradient; the tokenizer is shared, and of
+            an adapted policy the base, which does not change.
         """
-        model = copy.deepcopy(self.model)
-        model.requires_grad_(False)
+        return LanguagePolicy(adapters.frozen_copy(self.model), self.tokenizer)
+
+    # -- Adapters ----------------------------------------------------------------------------------
+
+    @property
+    def adapted(self) -> bool:
+        """Whether adapters stand in the model."""
+        return adapters.is_adapted(self.model)
+
+    def with_adapter(
+        self, rank: int, *, alpha: float | None = None, seed: int = 0
+    ) -> LanguagePolicy:
+        """Make a policy that learns beside this one's weights, which are shared and stay.
+
+        h = W x + (α/r) · B A x, in all linear layers but the head. B starts at zero: the new policy
+        starts as this one, which from now on is frozen and can be its reference.
+
+        Args:
+            rank: r, the rows of A (r, in) and the columns of B (out, r).
+            alpha: α, None for 2 · rank. What B A learns counts α/r times.
+            seed: of A; torch's random numbers stay as they were.
+
+        Returns:
+            the adapted policy. It is trained, saved and loaded like any other.
+
+        Raises:
+            ImportError: if peft is not installed.
+            TypeError: if rank or seed is no int, or alpha no number.
+            ValueError: if rank or alpha is not above 0, this policy has adapters already, or peft
+                finds nothing to adapt.
+
+        Source:
+            Hu et al. 2022, LoRA (arXiv 2106.09685), equation 3.
+        """
+        model = adapters.add_adapter("with_adapter", self.model, rank, alpha, seed)
         return LanguagePolicy(model, self.tokenizer)
+
+    def base(self) -> LanguagePolicy:
+        """Give the policy without its adapters, as a reference that takes no memory.
+
+        Returns:
+            a policy around the same weights; they are frozen.
+
+        Raises:
+            ValueError: if the policy has no adapters.
+        """
+        self._check_adapted("base")
+        return LanguagePolicy(adapters.base_of(self.model), self.tokenizer)
+
+    def merge(self) -> LanguagePolicy:
+        """Make a policy without adapters that says the same: W + (α/r) · B A in one weight.
+
+        Returns:
+            a policy with weights of its own, all of them trainable, a model like any other. This
+            one stays as it is.
+
+        Raises:
+            ValueError: if the policy has no adapters.
+        """
+        self._check_adapted("merge")
+        return LanguagePolicy(adapters.merged(self.model), self.tokenizer)
+
+    def _check_adapted(self, where: str) -> None:
+        if not self.adapted:
+            raise ValueError(
+                f"{where}: policy must have adapters, got a {type(self.model).__name__} without; "
+                f"with_adapter(rank) adds them"
+            )
 
     def parameters(self) -> Iterator[torch.nn.Parameter]:
         """Iterate over the model's weights, for an optimizer.
@@ -386,9 +468,7 @@ class LanguagePolicy:
                 logits = self.model.lm_head(chosen if logits_too else chosen[:0])
             return chosen, logits.to(self._logits_dtype)
 
-        model = self.model
-        model = model.get_base_model() if hasattr(model, "get_base_model") else model  # adapters
-        head = model.get_output_embeddings()
+        head = adapters.inside(self.model).get_output_embeddings()
         states: list[Tensor] = []
         rows = torch.arange(len(tokens), device=tokens.device).unsqueeze(1)
         places = (rows * tokens.shape[1] + places)[wanted]

@@ -57,7 +57,7 @@ class PeopleJudge:
         deviation: root mean square of the error, in points of the ratings, likewise.
 
     Raises:
-        ValueError: if the body is not of that kind, or has no such layers.
+        ValueError: if the body is not of that kind, has adapters, or has no such layers.
     """
 
     def __init__(
@@ -68,6 +68,10 @@ class PeopleJudge:
         ending: str = " Overall, the film was",
         batch_size: int = 64,
     ) -> None:
+        if policy.adapted:
+            raise ValueError(
+                "PeopleJudge: policy must be without adapters; policy.merge() makes one"
+            )
         body = policy.model.base_model
         if not (hasattr(body, "layers") and hasattr(body, "norm")):
             raise ValueError(

@@ -10,7 +10,8 @@ class. The body is the policy's own, so what pretraining taught about texts is n
     head                                                     W · h_last  (B, D)
 
 The layout on disk is that of transformers' sequence classifiers, so that a saved model also loads
-with ``AutoModelForSequenceClassification`` and in TRL.
+with ``AutoModelForSequenceClassification`` and in TRL, where transformers has one of its family
+(``scored_body`` makes the others).
 
 Left out on purpose: pooling over tokens (the last token of a causal model has seen them all) and
 adapters.
@@ -30,6 +31,7 @@ from rlhf_lessons.models import gpt2_body
 from rlhf_lessons.models.language_policy import LanguagePolicy
 from rlhf_lessons.models.products import fast_products
 from rlhf_lessons.models.saved_model import checked_classifier, load_whole
+from rlhf_lessons.models.scored_body import scored_class
 from rlhf_lessons.models.token_batch import TokenBatch
 
 if TYPE_CHECKING:
@@ -103,8 +105,7 @@ class Readout:
 
         ``marks`` are kept, and saved, with the model's configuration.
         """
-        from transformers import AutoModelForSequenceClassification
-
+        policy = policy.merge() if policy.adapted else policy
         config = copy.deepcopy(policy.model.config)
         config.num_labels = outputs
         config.pad_token_id = policy.pad_token_id
@@ -113,7 +114,7 @@ class Readout:
         # The weights drawn here are all replaced: the caller's random numbers stay as they were.
         with torch.random.fork_rng(devices=[]):
             try:
-                model = AutoModelForSequenceClassification.from_config(config)
+                model = scored_class(config).from_config(config)
             except ValueError as error:
                 raise ValueError(
                     f"{cls.__name__}.from_policy: transformers has no scalar head for "
@@ -146,10 +147,11 @@ class Readout:
         where = f"{cls.__name__}.from_pretrained"
         name = checked_classifier(where, name_or_path)
 
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+        from transformers import AutoConfig, AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(name)
-        return cls(load_whole(where, AutoModelForSequenceClassification, name, **kw), tokenizer)
+        kind = scored_class(AutoConfig.from_pretrained(name))
+        return cls(load_whole(where, kind, name, **kw), tokenizer)
 
     def save_pretrained(self, path: str | os.PathLike[str]) -> None:
         """Write model and tokenizer to a folder as safetensors, all or nothing.

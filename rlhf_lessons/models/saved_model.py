@@ -2,7 +2,8 @@
 
 What is here is used by all that own weights: :func:`load_language_model` and :func:`load_whole`
 refuse what transformers would complete with random numbers, :func:`save_whole` never leaves a
-half-written folder, and :func:`try_saving` finds before a training what would stop it after.
+half-written folder, and :func:`try_saving` finds before a training what would stop it after. The
+folder of an adapted model holds the adapters and says where their base is.
 
 Only safetensors files are read: the older ``.bin`` files can run code when opened. Left out on
 purpose: uploads to the hub.
@@ -23,30 +24,44 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from rlhf_lessons.models import adapters
+from rlhf_lessons.real_parts import PARTS, PartError, cache_folder, part_folder
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 __all__: list[str] = []
+
+CHECKPOINT_FOLDER = Path(__file__).parent.parent / "checkpoints"
+"""Where the shipped models lie."""
+
+KINDS = ("config.json", adapters.CONFIG)  # what says that a folder holds a saved model
 
 
 # --- reading --------------------------------------------------------------------------------------
 
 
 def load_language_model(
-    where: str, name_or_path: str | os.PathLike[str], **kw: Any
+    where: str,
+    name_or_path: str | os.PathLike[str],
+    *,
+    base: str | os.PathLike[str] | None = None,
+    **kw: Any,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a causal language model and its tokenizer from a folder or from the hub.
 
     Args:
         where: the caller, to begin messages with.
         name_or_path: the folder or name.
+        base: as ``LanguagePolicy.from_pretrained`` takes it.
         **kw: as ``LanguagePolicy.from_pretrained`` takes it.
 
     Returns:
         model and tokenizer.
 
     Raises:
-        TypeError: as ``LanguagePolicy.from_pretrained`` raises it.
+        ImportError: as ``LanguagePolicy.from_pretrained`` raises it.
+        TypeError: likewise.
         OSError: likewise.
         ValueError: likewise.
     """
@@ -57,11 +72,15 @@ def load_language_model(
         "course (rlhf_lessons.models.load_policy), or fetch the model once on a machine with "
         "a network and copy its folder here"
     )
+    adapted = (folder / adapters.CONFIG).is_file() and not any(folder.glob("model*.safetensors"))
     if folder.is_dir():
         name = str(folder)
-        if not (folder / "config.json").is_file():
-            raise OSError(f"{where}: {folder} must hold a saved model, got no config.json there")
-        if not any(folder.glob("*.safetensors")):
+        if not (adapted or (folder / "config.json").is_file()):
+            raise OSError(
+                f"{where}: {folder} must hold a saved model, got no config.json there, and no "
+                f"{adapters.CONFIG}"
+            )
+        if not any(folder.glob(adapters.WEIGHTS if adapted else "*.safetensors")):
             old = sorted(path.name for path in folder.glob("*.bin"))
             raise OSError(
                 f"{where}: {folder} must hold safetensors weights, got "
@@ -71,6 +90,14 @@ def load_language_model(
             )
     elif folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise OSError(f"{where}: there is no folder {folder}. {offline}")
+
+    if adapted:
+        return _load_adapted(where, folder, base, **kw)
+    if base is not None:
+        raise ValueError(
+            f"{where}: base must be left out where a whole model is loaded, got {base!r} for "
+            f"{name}, which holds no adapter"
+        )
 
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -95,7 +122,55 @@ def load_language_model(
             f"{where}: {name} must hold a tokenizer, such as tokenizer.json, got one of "
             f"{len(tokenizer)} tokens, all of them special"
         )
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise ValueError(
+            f"{where}: {name} is taken for an adapter; give a folder with the adapter alone (one "
+            f"from the hub is fetched first), or one with the model alone"
+        )
+    if folder.is_dir():
+        model.name_or_path = os.path.realpath(folder)  # good from any working folder
     return model, tokenizer
+
+
+def _load_adapted(
+    where: str, folder: Path, base: str | os.PathLike[str] | None, **kw: Any
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load the base that an adapter's folder names, or the one that is given, and put it there."""
+    named = checked_path(where, "base", base) if base is not None else None
+    if named is None:
+        try:
+            about = json.loads((folder / adapters.CONFIG).read_text(encoding="utf-8"))
+            named = about["base_model_name_or_path"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{where}: {folder / adapters.CONFIG} must name the adapter's base, but it cannot "
+                f"be read: {error!r}"
+            ) from error
+        kw.setdefault("revision", about.get("revision") or "main")
+    advice = f"base= of {where} says where the base of the adapter in {folder} is now"
+    if not named:
+        raise ValueError(f"{where}: {folder} must name the adapter's base, got none; {advice}")
+    if (CHECKPOINT_FOLDER / named / "config.json").is_file():
+        named = str(CHECKPOINT_FOLDER / named)
+    elif named in PARTS:
+        try:
+            named = str(part_folder(named))
+        except PartError as error:
+            raise OSError(f"{where}: the base of the adapter in {folder}: {error}") from error
+    if (Path(named).expanduser() / adapters.CONFIG).is_file():
+        raise ValueError(
+            f"{where}: the base of an adapter must be a whole model, got the adapter {named}; "
+            f"LanguagePolicy.from_pretrained({named!r}).merge() makes one"
+        )
+    try:
+        model, tokenizer = load_language_model(where, named, **kw)
+    except OSError as error:
+        raise OSError(f"{error}. It is the base of an adapter: {advice}") from error
+    if (folder / "tokenizer_config.json").is_file():
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(str(folder))
+    return adapters.load_adapter(where, folder, model), tokenizer
 
 
 def load_whole(where: str, auto_class: Any, name: str, **kw: Any) -> PreTrainedModel:
@@ -172,7 +247,7 @@ def save_whole(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
-    """Write model and tokenizer to a folder, all or nothing.
+    """Write model and tokenizer to a folder, all or nothing; of an adapted model the adapters.
 
     The files are first written to a new folder beside it, which is then renamed; a full disk or a
     crash never leaves a half-written checkpoint. Weights that were in the folder are replaced,
@@ -194,18 +269,22 @@ def save_whole(
     if target.exists() and not target.is_dir():
         raise ValueError(f"{where}: path must be a folder, got the file {target}")
     exists = target.is_dir()
-    if exists and any(target.iterdir()) and not (target / "config.json").is_file():
+    if exists and any(target.iterdir()) and not any((target / kind).is_file() for kind in KINDS):
         raise ValueError(
             f"{where}: path must be a new folder or one that holds a saved model, got {target} "
             f"with other files in it"
+        )
+    if adapters.is_adapted(model) and _base_name(model) == str(target):
+        raise ValueError(
+            f"{where}: path must be another folder than that of the base, which the adapter needs, "
+            f"got {target}"
         )
     mark = uuid.uuid4().hex[:8]
     written = target.with_name(f".{target.name}.{mark}.new")
     replaced = target.with_name(f".{target.name}.{mark}.old")
     try:
         written.mkdir(parents=True)
-        with _generation_as_it_is(model):
-            model.save_pretrained(written)
+        _write(model, written)
         tokenizer.save_pretrained(written)
         if exists:
             os.rename(target, replaced)
@@ -225,9 +304,12 @@ def save_whole(
         new = {entry.name for entry in target.iterdir()}
         for entry in replaced.iterdir():
             weights = entry.suffix in (".safetensors", ".bin") and "model" in entry.name
-            if not (entry.name in new or weights or entry.name.endswith(".index.json")):
+            weights = weights or entry.name.endswith(".index.json")
+            if not (entry.name in new or weights or entry.name in KINDS):
                 os.rename(entry, target / entry.name)
         shutil.rmtree(replaced, ignore_errors=True)
+    if not adapters.is_adapted(model):
+        model.name_or_path = str(target)  # where an adapter will find its base
 
 
 def try_saving(where: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -243,18 +325,50 @@ def try_saving(where: str, model: PreTrainedModel, tokenizer: PreTrainedTokenize
     """
     if not hasattr(model, "save_pretrained"):
         return
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, without_bars():
         try:
-            with _generation_as_it_is(model):
-                model.save_pretrained(folder, state_dict={})
+            _write(model, Path(folder), weights=False)
             tokenizer.save_pretrained(folder)
         except OSError:
             return  # no room for temporary files says nothing about the folder of the model
         except Exception as error:  # each kind of model and tokenizer refuses in its own way
             raise ValueError(
-                f"{where}: policy must be one that can be saved when it is trained, but saving it "
-                f"fails now already: {error}"
+                f"{where}: a model must be one that can be saved after its training, but saving it "
+                f"fails already: {error}"
             ) from error
+
+
+def _write(model: PreTrainedModel, folder: Path, *, weights: bool = True) -> None:
+    """Write a model, or its adapters, into an empty folder; without weights all but those."""
+    if adapters.is_adapted(model):
+        adapters.save_adapter(model, folder, _base_name(model), weights=weights)
+        return
+    with _generation_as_it_is(model):
+        model.save_pretrained(folder, **({} if weights else {"state_dict": {}}))
+
+
+def _base_name(model: PreTrainedModel) -> str | None:
+    """Say where the base of an adapted model is: a course's name, a folder, a name on the hub."""
+    name = adapters.inside(model).name_or_path or None
+    if name is None or not Path(name).is_dir():
+        return name
+    folder = Path(os.path.realpath(name))
+    of_course = CHECKPOINT_FOLDER.resolve(), cache_folder().resolve()
+    return folder.name if folder.parent in of_course else str(folder)
+
+
+@contextlib.contextmanager
+def without_bars() -> Iterator[None]:
+    """Make a block in which transformers shows no progress: its files are small."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 @contextlib.contextmanager
@@ -270,14 +384,13 @@ def _generation_as_it_is(model: PreTrainedModel) -> Iterator[None]:
         def validate(self, *args: Any, **kw: Any) -> None:
             """Accept."""
 
-    owner = model.get_base_model() if hasattr(model, "get_base_model") else model  # adapters
-    settings = getattr(owner, "generation_config", None)
+    settings = getattr(model, "generation_config", None)
     if type(settings) is not GenerationConfig:
         yield
         return
-    owner.generation_config = copy.copy(settings)
-    owner.generation_config.__class__ = Unjudged
+    model.generation_config = copy.copy(settings)
+    model.generation_config.__class__ = Unjudged
     try:
         yield
     finally:
-        owner.generation_config = settings
+        model.generation_config = settings

@@ -421,6 +421,12 @@ def _train(given: argparse.Namespace, settings: DPOSettings) -> None:
     _check_files(given.output, given.pairs, given.validation)
     policy = LanguagePolicy.from_pretrained(given.policy)
     reference = LanguagePolicy.from_pretrained(given.reference or given.policy)
+    for name, model in (("policy", policy), ("reference", reference)):
+        if model.adapted:
+            raise ValueError(
+                f"scale: {name} must be a whole model, got adapters in {getattr(given, name)}; "
+                f"policy.merge().save_pretrained(folder) makes one, train_dpo trains the adapters"
+            )
     if reference.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
         raise ValueError(
             "scale: reference must have the tokenizer of the policy, since log-probabilities are "

@@ -120,3 +120,11 @@ def test_what_cannot_be_read_is_refused(policy, tmp_path):
     gpt2 = LanguagePolicy.from_pretrained(save_family("gpt2", tmp_path))
     with pytest.raises(ValueError, match="a body with layers and norm"):
         PeopleJudge(gpt2)
+
+
+def test_a_policy_with_adapters_is_merged_first(policy):
+    pytest.importorskip("peft", reason="the extra lora is not installed")
+    adapted = policy.copy().with_adapter(2)
+    with pytest.raises(ValueError, match="without adapters; policy.merge"):
+        PeopleJudge(adapted, layers=(1,))
+    PeopleJudge(adapted.merge(), layers=(1,))

@@ -375,6 +375,16 @@ def test_the_worker_says_what_is_wrong_and_saves_nothing(files, tmp_path, capsys
         assert not files["output"].exists()
 
 
+def test_adapters_are_sent_to_train_dpo(files, tmp_path, capsys):
+    pytest.importorskip("trl")
+    pytest.importorskip("peft")
+    LanguagePolicy.from_pretrained(files["policy"]).with_adapter(2).save_pretrained(tmp_path / "a")
+    assert scale.main(words({**files, "policy": tmp_path / "a"}, SETTINGS)) == 2
+    assert "policy must be a whole model, got adapters in" in capsys.readouterr().err
+    assert scale.main(words(files, SETTINGS, reference=tmp_path / "a")) == 2
+    assert "reference must be a whole model" in capsys.readouterr().err
+
+
 def test_without_trl_it_says_how_to_install_it(files, monkeypatch):
     monkeypatch.setattr(
         scale.importlib.util, "find_spec", lambda name: None if name == "trl" else name
