@@ -46,6 +46,9 @@ def tar(files: dict[str, bytes], links: dict[str, str] | None = None) -> bytes:
             entry = tarfile.TarInfo(name)
             entry.type, entry.linkname = tarfile.SYMTYPE, target
             archive.addfile(entry)
+        entry = tarfile.TarInfo("toy-1.0/folder")
+        entry.type = tarfile.DIRTYPE
+        archive.addfile(entry)
     return gzip.compress(buffer.getvalue(), mtime=0)  # the same bytes each time
 
 
@@ -246,6 +249,7 @@ def test_a_folder_that_cannot_be_written(index, monkeypatch):
     [
         ("toy-1.0/nothing.txt", "must hold the file toy-1.0/nothing.txt"),
         ("toy-1.0/link", "must hold the file toy-1.0/link"),
+        ("toy-1.0/folder", "must hold the file toy-1.0/folder"),
         ("toy-1.0/setup.py!x", "must hold the file"),
     ],
 )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 
 import pytest
 
-from rlhf_lessons.whole_files import replace_file, replacing
+from rlhf_lessons.whole_files import damage, fingerprint, replace_file, replacing
 
 
 def test_a_file_is_replaced_and_readable_for_all(tmp_path):
@@ -44,3 +45,23 @@ def test_a_writer_that_fails_leaves_the_old_file(tmp_path):
         raise OSError("disk full")
     assert (tmp_path / "file").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_fingerprint_is_that_of_the_whole_file_and_damage_is_named(tmp_path):
+    content = os.urandom(1000) * 3000  # more than is read at a time
+    (tmp_path / "large").write_bytes(content)
+    expected = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    assert fingerprint(tmp_path / "large") == expected
+    files = {"large": expected, "lost": expected}
+    assert damage(tmp_path, files, "record") == [f"{tmp_path / 'lost'} is missing"]
+    for damaged, complaint in (
+        (content[:-1], "is cut off: 2999999 of 3000000 bytes"),
+        (
+            content[:-1] + bytes([content[-1] ^ 1]),
+            "was changed: its SHA-256 is not the one in record",
+        ),
+        (content + b"more", "was changed: its SHA-256 is not the one in record"),
+    ):
+        (tmp_path / "large").write_bytes(damaged)
+        (found,) = damage(tmp_path, {"large": expected}, "record")
+        assert found == f"{tmp_path / 'large'} {complaint}"

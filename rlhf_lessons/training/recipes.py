@@ -405,13 +405,9 @@ def _fitted_judge(
     training, validation = load_snippets()
     judge = PeopleJudge(start, layers=recipe.layers, ending=recipe.ending)
     texts = [snippet.text for snippet in training]
-    parts = range(0, len(texts), judge.batch_size)
-    features = torch.cat(
-        [
-            judge.features(texts[at : at + judge.batch_size])
-            for at in tqdm(parts, recipe.name, disable=not progress, unit="batch")
-        ]
-    )
+    many = 8 * judge.batch_size  # among many, texts of like length find each other
+    parts = tqdm(range(0, len(texts), many), recipe.name, disable=not progress, unit="part")
+    features = torch.cat([judge.features(texts[at : at + many]) for at in parts])
     fit = fit_people_judge(judge, features, [s.rating for s in training], recipe.ridges)
     scores = judge([""] * len(validation), [snippet.text for snippet in validation])
     return judge, fit.nll(torch.tensor([snippet.rating for snippet in validation]), scores)
