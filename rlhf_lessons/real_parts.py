@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import json
 import os
 import shutil
@@ -107,6 +108,10 @@ PARTS: dict[str, Part] = {
 """Every part, by name."""
 
 
+# Said at once: pip writes to the same place, past Python's buffer.
+_say = functools.partial(print, flush=True)
+
+
 def cache_folder() -> Path:
     """Name the folder that holds the parts, which need not exist.
 
@@ -167,7 +172,7 @@ def part_damage(name: str) -> list[str]:
 def fetch_part(
     part: Part,
     convert: Callable[[Path], None] = lambda folder: None,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = _say,
 ) -> bool:
     """Put a part into the cache, unless it is there and sound.
 
@@ -218,7 +223,7 @@ def fetch_part(
     return True
 
 
-def remove_parts(say: Callable[[str], None] = print) -> list[str]:
+def remove_parts(say: Callable[[str], None] = _say) -> list[str]:
     """Delete every part, and what interrupted calls left behind; other files stay.
 
     Args:

@@ -91,7 +91,8 @@ def _get(names: Sequence[str]) -> int:
     failed = 0
     for name in names:
         try:
-            if name in CONVERT and importlib.util.find_spec("gguf") is None:
+            reader = name not in CONVERT or importlib.util.find_spec("gguf") is not None
+            if not reader and part_damage(name):  # told before a hundred megabytes, not after
                 raise PartError(f"{name}: reading it needs gguf: pip install 'rlhf-lessons[real]'")
             fetched = fetch_part(PARTS[name], CONVERT.get(name, lambda folder: None))
             print(f"{name}: {'ready' if fetched else 'there already'}, {cache_folder() / name}")
