@@ -1,7 +1,9 @@
-# make lab     open the lessons in JupyterLab
-# make test    run everything that CI runs
-# make build   rebuild notebooks, figures and docs from their sources
-# make clean   remove .venv
+# make lab            open the lessons in JupyterLab
+# make test           run all tests: style, shipped models, notebooks, package
+# make test-kernels   run the numeric tests again as on a CPU that rounds in another way
+# make test-oldest    run the package's tests with the oldest versions that it accepts (8 GB)
+# make build          rebuild notebooks, figures and docs from their sources
+# make clean          remove .venv and .venv-oldest
 #
 # The first run sets up .venv; later runs start at once, until requirements.txt or pyproject.toml
 # changes. Another Python: make lab PYTHON=python3.12
@@ -11,10 +13,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LOG := $(VENV)/install.log
+REQUIREMENTS := requirements.txt
 # Kibibytes that a first set-up needs: PyTorch takes most of them.
 DISK_KIB := 3000000
 
-.PHONY: help lab test build clean
+.PHONY: help lab test test-kernels test-oldest test-package build clean
 .DEFAULT_GOAL := help
 
 help:
@@ -36,16 +39,31 @@ test: $(STAMP)
 	@echo "4/4 tests (about ten minutes on two cores)"
 	@$(BIN)/python -m pytest -n auto --dist loadfile
 
+# Plain kernels of torch, MKL without AVX-512, oneDNN without AMX: sums come in another order.
+OTHER_KERNELS := ATEN_CPU_CAPABILITY=default MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX2
+NUMERIC_TESTS := tests/formulas tests/worlds tests/models tests/training tests/evaluation
+
+test-kernels: $(STAMP)
+	@echo "numeric tests with other CPU kernels (three minutes on two cores)"
+	@$(OTHER_KERNELS) $(BIN)/python -m pytest -n auto --dist loadfile $(NUMERIC_TESTS)
+
+test-oldest:
+	@$(MAKE) --no-print-directory test-package VENV=.venv-oldest REQUIREMENTS=requirements-oldest.txt DISK_KIB=8000000
+
+test-package: $(STAMP)
+	@echo "the package's tests in $(VENV) (five minutes on two cores)"
+	@$(BIN)/python -m pytest -n auto --dist loadfile $(NUMERIC_TESTS) tests/test_whole_files.py tests/test_examples.py
+
 build: $(STAMP)
 	@$(BIN)/python notebooks/build.py
 	@$(BIN)/python docs/build.py
 
 clean:
-	@rm -rf $(VENV)
-	@echo "Removed $(VENV)."
+	@rm -rf .venv .venv-oldest
+	@echo "Removed .venv and .venv-oldest."
 
 # Each check says what is missing and what to do; a set-up that stopped half-way is taken up again.
-$(STAMP): requirements.txt pyproject.toml
+$(STAMP): $(REQUIREMENTS) pyproject.toml
 	@command -v "$(PYTHON)" >/dev/null || { \
 	  echo "No '$(PYTHON)' found. Install Python 3.10 or newer, or name one: make lab PYTHON=/path/to/python3"; exit 1; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
@@ -58,7 +76,7 @@ $(STAMP): requirements.txt pyproject.toml
 	@[ -x $(BIN)/python ] || "$(PYTHON)" -m venv $(VENV) || { \
 	  echo "Could not create $(VENV): is this folder writable, is the disk full?"; exit 1; }
 	@rm -f $(LOG)
-	@{ $(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar on --log $(LOG) -r requirements.txt \
+	@{ $(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar on --log $(LOG) -r $(REQUIREMENTS) \
 	  && $(BIN)/python -m pip install --disable-pip-version-check --quiet --log $(LOG) --no-deps --editable .; } || { \
 	  echo; \
 	  if grep -qi 'no space left' $(LOG) 2>/dev/null; then \

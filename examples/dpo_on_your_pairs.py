@@ -2,7 +2,8 @@
 
     python examples/dpo_on_your_pairs.py pairs.jsonl --policy gpt2 --beta 0.1 --save my-policy
 
-Each line of the file is {"prompt": ..., "chosen": ..., "rejected": ...}.
+Each line of the file is {"prompt": ..., "chosen": ..., "rejected": ...}: texts, or, for a model
+with a chat template, lists of messages. A JSON array, parquet and a folder of a data set do, too.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from rlhf_lessons.worlds import load_preferences
 def main(words: list[str] | None = None) -> None:
     """Read the pairs, hold a tenth of them out, train, report, save."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("pairs", help="JSON Lines with prompt, chosen and rejected")
+    parser.add_argument("pairs", help="JSON Lines, JSON array, parquet or folder")
     parser.add_argument(
         "--policy", default=CHECKPOINT_FOLDER / "reviews-sft", help="name or folder"
     )
     parser.add_argument("--save", help="folder for the trained policy")
+    parser.add_argument("--lora", type=int, metavar="RANK", help="train low-rank adapters alone")
     parser.add_argument("--beta", type=float, default=0.1, help="KL strength β: large stays near")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument(
@@ -31,11 +33,15 @@ def main(words: list[str] | None = None) -> None:
     )
     given = parser.parse_args(words)
 
-    pairs = load_preferences(given.pairs, drop_equal=True)  # names each bad line
+    policy = LanguagePolicy.from_pretrained(given.policy)
+    pairs = load_preferences(  # names each bad line
+        given.pairs, tokenizer=policy.tokenizer, drop_equal=True
+    )
     held_out = max(1, len(pairs) // 10)
     train, validation = pairs[held_out:], pairs[:held_out]
 
-    policy = LanguagePolicy.from_pretrained(given.policy)
+    if given.lora:
+        policy = policy.with_adapter(given.lora)
     settings = DPOSettings(steps=given.steps, beta=given.beta, learning_rate=given.learning_rate)
     for step in train_dpo(policy, train, settings, validation=validation):
         if step.validation_loss is not None:
@@ -49,7 +55,7 @@ def main(words: list[str] | None = None) -> None:
     for response in rollout.responses:
         print(f"{prompt!r} -> {response!r}")
     if given.save:
-        policy.save_pretrained(given.save)  # any tool of Hugging Face loads it
+        policy.save_pretrained(given.save)  # any tool of Hugging Face loads it, or its adapters
 
 
 if __name__ == "__main__":

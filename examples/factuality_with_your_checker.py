@@ -41,6 +41,7 @@ def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--policy", default=CHECKPOINT_FOLDER / "facts-sft", help="name or folder")
     parser.add_argument("--save", help="folder for the trained policy")
+    parser.add_argument("--lora", type=int, metavar="RANK", help="train low-rank adapters alone")
     parser.add_argument("--subjects", type=int, default=100, help="prompts to train on")
     parser.add_argument("--samples", type=int, default=6, help="answers sampled for each prompt")
     parser.add_argument("--max-new-tokens", type=int, default=64)
@@ -50,6 +51,8 @@ def main(words: list[str] | None = None) -> None:
     )
     given = parser.parse_args(words)
     policy = LanguagePolicy.from_pretrained(given.policy)
+    if given.lora:
+        policy = policy.with_adapter(given.lora)
     asked, held_out = PROMPTS[: given.subjects], PROMPTS[given.subjects : 2 * given.subjects]
     generator = torch.Generator().manual_seed(0)
 

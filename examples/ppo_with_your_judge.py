@@ -32,6 +32,7 @@ def main(words: list[str] | None = None) -> None:
     )
     parser.add_argument("--prompts", type=Path, help="a text file, one prompt a line")
     parser.add_argument("--save", help="folder for the trained policy")
+    parser.add_argument("--lora", type=int, metavar="RANK", help="train low-rank adapters alone")
     parser.add_argument("--beta", type=float, default=0.05, help="KL strength β: large stays near")
     parser.add_argument("--cycles", type=int, default=40)
     parser.add_argument("--batch-size", type=int, default=64, help="responses a cycle")
@@ -45,6 +46,8 @@ def main(words: list[str] | None = None) -> None:
     )
 
     policy = LanguagePolicy.from_pretrained(given.policy)
+    if given.lora:
+        policy = policy.with_adapter(given.lora)
     best = best_of_n(policy, prompts[:8], judge, n=4, max_new_tokens=given.max_new_tokens)
     print(f"untrained {best.candidate_scores.mean():.3f}, best of 4 {best.scores.mean():.3f}")
 

@@ -2,9 +2,8 @@
 
     python examples/reward_model_on_your_pairs.py pairs.jsonl --policy gpt2 --save my-reward-model
 
-Each line of the file is {"prompt": ..., "chosen": ..., "rejected": ...}. The prompt is plain text;
-for a chat model write what ``tokenizer.apply_chat_template(messages, tokenize=False,
-add_generation_prompt=True)`` gives.
+Each line of the file is {"prompt": ..., "chosen": ..., "rejected": ...}: texts, or, for a model
+with a chat template, lists of messages. A JSON array, parquet and a folder of a data set do, too.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from rlhf_lessons.worlds import load_preferences
 def main(words: list[str] | None = None) -> None:
     """Read the pairs, hold a tenth of them out, train, report, save."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("pairs", help="JSON Lines with prompt, chosen and rejected")
+    parser.add_argument("pairs", help="JSON Lines, JSON array, parquet or folder")
     parser.add_argument(
         "--policy", default=CHECKPOINT_FOLDER / "reviews-sft", help="name or folder"
     )
@@ -30,11 +29,14 @@ def main(words: list[str] | None = None) -> None:
     )
     given = parser.parse_args(words)
 
-    pairs = load_preferences(given.pairs, drop_equal=True)  # names each bad line
+    policy = LanguagePolicy.from_pretrained(given.policy)
+    pairs = load_preferences(  # names each bad line
+        given.pairs, tokenizer=policy.tokenizer, drop_equal=True
+    )
     held_out = max(1, len(pairs) // 10)
     train, validation = pairs[held_out:], pairs[:held_out]
 
-    reward_model = RewardModel.from_policy(LanguagePolicy.from_pretrained(given.policy))
+    reward_model = RewardModel.from_policy(policy)
     settings = RewardSettings(steps=given.steps, learning_rate=given.learning_rate)
     for step in train_reward_model(reward_model, train, settings, validation=validation):
         if step.validation_loss is not None:

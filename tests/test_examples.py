@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import json
 import math
 import re
 import subprocess
@@ -64,9 +65,14 @@ def test_a_reward_model_on_your_pairs(pairs, policy, tmp_path, capsys):
     assert right[1:].all()  # the first one is held out
 
 
-def test_dpo_on_your_pairs(pairs, policy, tmp_path, capsys):
+@pytest.mark.parametrize("adapter", [False, True])
+def test_dpo_on_your_pairs(pairs, policy, adapter, tmp_path, capsys):
     words = [pairs, "--policy", policy, "--steps", "6", "--learning-rate", "1e-3"]
+    if adapter:
+        pytest.importorskip("peft")
+        words += ["--lora", "4", "--learning-rate", "1e-2"]
     example("dpo_on_your_pairs").main([*words, "--save", str(tmp_path / "policy")])
+    assert (tmp_path / "policy" / "adapter_config.json").is_file() == adapter
     out = capsys.readouterr().out
     assert "step 6 of 6: loss " in out and out.count(" -> ") == 3
     prompts, chosen, rejected = map(list, zip(*PAIRS[1:], strict=True))
@@ -77,13 +83,39 @@ def test_dpo_on_your_pairs(pairs, policy, tmp_path, capsys):
     assert margins[1] > margins[0] + 1
 
 
-def test_ppo_with_your_judge(policy, tmp_path, capsys):
+def test_your_pairs_may_be_messages(tmp_path, capsys):
+    """A chat model reads them by its template."""
+    policy = str(save_family("qwen2", tmp_path / "qwen2"))
+    rows = [
+        [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
+        for prompt, *both in PAIRS
+        for response in both
+    ]
+    lists = [
+        {"chosen": one, "rejected": other} for one, other in zip(rows[::2], rows[1::2], strict=True)
+    ]
+    (tmp_path / "pairs.json").write_text(json.dumps(lists))
+    words = [str(tmp_path / "pairs.json"), "--policy", policy, "--steps", "1"]
+    example("dpo_on_your_pairs").main(words)
+    example("reward_model_on_your_pairs").main(words)
+    out = capsys.readouterr().out
+    assert out.count("step 1 of 1") == 2 and "' was good .'\n" in out
+    prompt = f"<|im_start|>user\n{PAIRS[0][0]}<|im_end|>\n<|im_start|>assistant\n"
+    assert out.count(f"{prompt!r} -> ") == 3
+
+
+@pytest.mark.parametrize("adapter", [False, True])
+def test_ppo_with_your_judge(policy, adapter, tmp_path, capsys):
     script = example("ppo_with_your_judge")
     assert script.judge(["", ""], ["good good great .", "bad"]) == [2.0, 0.0]
     (tmp_path / "prompts.txt").write_text("the film that i saw\nthe film we watched\n")
     words = ["--policy", policy, "--prompts", str(tmp_path / "prompts.txt"), "--cycles", "2"]
     words += ["--batch-size", "16", "--max-new-tokens", "40", "--save", str(tmp_path / "policy")]
+    if adapter:
+        pytest.importorskip("peft")
+        words += ["--lora", "4"]
     script.main(words)
+    assert (tmp_path / "policy" / "adapter_config.json").is_file() == adapter
     out = capsys.readouterr().out
     assert "best of 4 " in out and "cycle 2 of 2: score " in out
     before, after = map(LanguagePolicy.from_pretrained, (policy, tmp_path / "policy"))

@@ -22,6 +22,7 @@ FLOORS = {
 ONLY = {
     "transformers": {"models"},
     "tokenizers": {"models"},
+    "peft": {"models"},
     "matplotlib": {"classroom", "evaluation"},
     "ipywidgets": {"classroom"},
     "IPython": {"classroom"},

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
@@ -110,16 +111,52 @@ def test_changed_requirements_install_again(folder: Path):
 
 def test_help_lists_the_targets():
     done = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True)
-    for target in ("make lab", "make test", "make build", "make clean"):
-        assert target in done.stdout
+    for target in ("lab", "test", "test-kernels", "test-oldest", "build", "clean"):
+        assert re.search(f"^make {target} ", done.stdout, re.M)
+
+
+def requirements() -> list[Requirement]:
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.11 reads TOML itself")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"].values()
+    return [Requirement(text) for part in (project["dependencies"], *extras) for text in part]
+
+
+def pins_of(name: str) -> dict[str, str]:
+    return dict(re.findall(r"^([\w-]+)==(\S+)$", (ROOT / name).read_text(), re.M))
 
 
 def test_the_pins_lie_in_the_package_ranges():
-    tomllib = pytest.importorskip("tomllib", reason="Python 3.11 reads TOML itself")
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *extras["dev"], *extras["scale"]]
-    pins = dict(re.findall(r"^([\w-]+)==(\S+)$", (ROOT / "requirements.txt").read_text(), re.M))
-    assert set(pins) == {Requirement(text).name for text in wanted}
-    for requirement in map(Requirement, wanted):
+    wanted, pins = requirements(), pins_of("requirements.txt")
+    assert set(pins) == {requirement.name for requirement in wanted}
+    for requirement in wanted:
         assert requirement.specifier.contains(pins[requirement.name]), requirement
+
+
+def test_the_oldest_pins_are_the_lower_bounds_of_the_package():
+    bounds = {
+        requirement.name: Version(specifier.version)
+        for requirement in requirements()
+        for specifier in requirement.specifier
+        if specifier.operator == ">="
+    }
+    pins = pins_of("requirements-oldest.txt")
+    assert {"torch", "transformers", "numpy", "peft"} <= set(pins)
+    for name, pin in pins.items():
+        assert Version(pin).release[:2] == bounds[name].release[:2], (name, pin, bounds[name])
+
+
+def test_the_oldest_environment_is_one_of_its_own(folder: Path):
+    shutil.copy(ROOT / "requirements-oldest.txt", folder)
+    words = ("VENV=.venv-oldest", "REQUIREMENTS=requirements-oldest.txt", ".venv-oldest/.installed")
+    stand_in = (folder / "python").read_text().replace("-m venv .venv", "-m venv .venv-oldest")
+    stand_in = stand_in.replace(".venv/bin", ".venv-oldest/bin").replace(
+        ".venv/i", ".venv-oldest/i"
+    )
+    (folder / "python").write_text(stand_in)
+    done = subprocess.run(
+        ["make", *words, f"PYTHON={folder}/python"], cwd=folder, capture_output=True, text=True,
+        env={"PATH": "/usr/local/bin:/usr/bin:/bin"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (folder / ".venv-oldest" / ".installed").exists() and not (folder / ".venv").exists()

@@ -120,8 +120,9 @@ class SentimentSettings:
     Attributes:
         method: sft, rm (the reward model alone), dpo, ppo, or bon (best-of-n).
         policy: the causal language model: a shipped model, a folder, or a name of the hub.
-        data: the texts: reviews (the offline world), a name of the hub such as imdb, a JSONL file,
-            or a folder with train.jsonl and test.jsonl.
+        data: the texts: reviews (the offline world), a name of the hub such as imdb, a file (JSONL,
+            a JSON array or parquet), or a folder with train.jsonl and test.jsonl or a saved data
+            set.
         text_column: column of the texts.
         label_column: column of 0 (blame) and 1 (praise), to say how often the judge agrees; empty
             for none.

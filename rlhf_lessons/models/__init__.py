@@ -10,7 +10,7 @@ from rlhf_lessons.models.checkpoints import (
     verify_checkpoints,
 )
 from rlhf_lessons.models.classifier import ResponseClassifier
-from rlhf_lessons.models.language_policy import LanguagePolicy, Rollout, TokenBatch
+from rlhf_lessons.models.language_policy import LanguagePolicy
 from rlhf_lessons.models.response_embedding import ResponseEmbedding
 from rlhf_lessons.models.response_tree import ResponseTree, TreeValues, table_policy
 from rlhf_lessons.models.reward_model import RewardModel, TokenRewardModel
@@ -22,6 +22,7 @@ from rlhf_lessons.models.tabular import (
     SoftmaxPolicy,
     ValueTable,
 )
+from rlhf_lessons.models.token_batch import Rollout, TokenBatch
 from rlhf_lessons.models.tokenizer import SPECIAL_TOKENS, word_tokenizer
 from rlhf_lessons.models.value_head import ValueHead
 

@@ -26,6 +26,7 @@ from typing import Any
 
 from rlhf_lessons.models.language_policy import LanguagePolicy
 from rlhf_lessons.models.reward_model import RewardModel
+from rlhf_lessons.models.saved_model import CHECKPOINT_FOLDER, without_bars
 
 __all__ = [
     "CHECKPOINT_FOLDER",
@@ -36,9 +37,6 @@ __all__ = [
     "load_reward_model",
     "verify_checkpoints",
 ]
-
-CHECKPOINT_FOLDER = Path(__file__).parent.parent / "checkpoints"
-"""Where the shipped models lie."""
 
 
 class CheckpointError(RuntimeError):
@@ -199,16 +197,8 @@ def _loaded(
             ("reward model", "load_reward_model") if scalar_head else ("policy", "load_policy")
         )
         raise ValueError(f"{where}: {name} is a {kind}; {loader} loads it")
-    from transformers.utils import logging
-
-    # A file of less than a megabyte needs no progress bar.
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
+    with without_bars():
         return load(checkpoint.folder)
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def _build(name: str = "") -> str:

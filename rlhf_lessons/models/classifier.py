@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from rlhf_lessons.models.adapters import inside
 from rlhf_lessons.models.language_policy import LanguagePolicy
 from rlhf_lessons.models.readout import as_rows
 
@@ -67,7 +68,7 @@ class ResponseClassifier(nn.Module):
         starts = batch.prompt_mask.sum(1)
         positions = torch.arange(tokens.shape[1], device=tokens.device)
         counts = (positions >= starts.unsqueeze(1)) & (positions < ends.unsqueeze(1))
-        hidden = self.policy.model.base_model(input_ids=tokens).last_hidden_state
+        hidden = inside(self.policy.model).base_model(input_ids=tokens).last_hidden_state
         total = hidden.masked_fill(~counts.unsqueeze(-1), 0).sum(1)
         return (total / counts.sum(1, keepdim=True)).to(self.head.weight.dtype)
 

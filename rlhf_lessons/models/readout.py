@@ -10,7 +10,8 @@ class. The body is the policy's own, so what pretraining taught about texts is n
     head                                                     W · h_last  (B, D)
 
 The layout on disk is that of transformers' sequence classifiers, so that a saved model also loads
-with ``AutoModelForSequenceClassification`` and in TRL.
+with ``AutoModelForSequenceClassification`` and in TRL, where transformers has one of its family
+(``scored_body`` makes the others).
 
 Left out on purpose: pooling over tokens (the last token of a causal model has seen them all) and
 adapters.
@@ -19,18 +20,19 @@ adapters.
 from __future__ import annotations
 
 import copy
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from rlhf_lessons.models import gpt2_body
-from rlhf_lessons.models.language_policy import LanguagePolicy, TokenBatch, load_whole
+from rlhf_lessons.models.language_policy import LanguagePolicy
 from rlhf_lessons.models.products import fast_products
+from rlhf_lessons.models.saved_model import checked_classifier, load_whole
+from rlhf_lessons.models.scored_body import scored_class
+from rlhf_lessons.models.token_batch import TokenBatch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -103,8 +105,7 @@ class Readout:
 
         ``marks`` are kept, and saved, with the model's configuration.
         """
-        from transformers import AutoModelForSequenceClassification
-
+        policy = policy.merge() if policy.adapted else policy
         config = copy.deepcopy(policy.model.config)
         config.num_labels = outputs
         config.pad_token_id = policy.pad_token_id
@@ -113,7 +114,7 @@ class Readout:
         # The weights drawn here are all replaced: the caller's random numbers stay as they were.
         with torch.random.fork_rng(devices=[]):
             try:
-                model = AutoModelForSequenceClassification.from_config(config)
+                model = scored_class(config).from_config(config)
             except ValueError as error:
                 raise ValueError(
                     f"{cls.__name__}.from_policy: transformers has no scalar head for "
@@ -144,12 +145,13 @@ class Readout:
                 not all its weights.
         """
         where = f"{cls.__name__}.from_pretrained"
-        name = checked_source(where, name_or_path)
+        name = checked_classifier(where, name_or_path)
 
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+        from transformers import AutoConfig, AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(name)
-        return cls(load_whole(where, AutoModelForSequenceClassification, name, **kw), tokenizer)
+        kind = scored_class(AutoConfig.from_pretrained(name))
+        return cls(load_whole(where, kind, name, **kw), tokenizer)
 
     def save_pretrained(self, path: str | os.PathLike[str]) -> None:
         """Write model and tokenizer to a folder as safetensors, all or nothing.
@@ -299,28 +301,6 @@ class Readout:
                 f"response {row}, {list(responses)[row]!r}; the weights are probably NaN"
             )
         return numbers
-
-
-def checked_source(where: str, name_or_path: str | os.PathLike[str]) -> str:
-    """Refuse a folder without a sequence classifier in it; give the name transformers takes."""
-    name = os.fspath(name_or_path)
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
-            raise OSError(
-                f"{where}: {folder} must hold config.json and safetensors weights, got "
-                f"{sorted(path.name for path in folder.iterdir())}"
-            )
-        kinds = json.loads((folder / "config.json").read_text()).get("architectures") or [""]
-        if not kinds[0].endswith("ForSequenceClassification"):
-            raise ValueError(
-                f"{where}: {folder} holds {kinds[0] or 'no named model'}, which has no head; "
-                f"LanguagePolicy.from_pretrained loads it, RewardModel.from_policy adds one"
-            )
-        return str(folder)
-    if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-        raise OSError(f"{where}: there is no folder {folder}")
-    return name
 
 
 def as_rows(batch: TokenBatch) -> tuple[Tensor, Tensor]:

@@ -15,8 +15,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rlhf_lessons.models.language_policy import LanguagePolicy, TokenBatch
+from rlhf_lessons.models.language_policy import LanguagePolicy
 from rlhf_lessons.models.readout import Readout, as_rows
+from rlhf_lessons.models.token_batch import TokenBatch
 
 __all__ = ["RewardModel", "TokenRewardModel"]
 

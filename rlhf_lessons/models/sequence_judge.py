@@ -11,6 +11,7 @@ labels) and classifiers with several answers at once.
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -18,8 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from rlhf_lessons.models.language_policy import load_whole
-from rlhf_lessons.models.readout import checked_source
+from rlhf_lessons.models.saved_model import checked_classifier, load_whole
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -32,7 +32,7 @@ class SequenceClassifierJudge:
 
     Args:
         model: a sequence classifier of transformers, of any family.
-        tokenizer: its tokenizer.
+        tokenizer: its tokenizer. Where it has no padding token, its end token stands in for it.
         positive: number of the positive class; None takes the one whose name begins with "pos",
             else class 1 of two.
         separator: what stands between prompt and response; "" where responses bring their own
@@ -50,7 +50,8 @@ class SequenceClassifierJudge:
         bf16: whether it computes in bfloat16.
 
     Raises:
-        ValueError: if the model has one class, or several and none that is known to be positive.
+        ValueError: if the model has one class, or several and none that is known to be positive, or
+            if its tokenizer has neither a padding nor an end token.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class SequenceClassifierJudge:
                 f"is a RewardModel"
             )
         self.model = model.eval().requires_grad_(False)
-        self.tokenizer = tokenizer
+        self.tokenizer = _padding(model, tokenizer)
         self.positive, self.separator = positive, separator
         self.batch_size, self.bf16 = batch_size, bf16
         # Special tokens take a few of the positions; the tokenizer knows, where it was told.
@@ -108,7 +109,7 @@ class SequenceClassifierJudge:
             ValueError: if it is no trained sequence classifier.
         """
         where = f"{cls.__name__}.from_pretrained"
-        name = checked_source(where, name_or_path)
+        name = checked_classifier(where, name_or_path)
 
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -159,3 +160,21 @@ class SequenceClassifierJudge:
     def __call__(self, prompts: Sequence[str], responses: Sequence[str]) -> Tensor:
         """Score responses: a classifier of sentiment is a judge."""
         return self.score(prompts, responses)
+
+
+def _padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """Give a tokenizer that pads, and tell the model with what: the last token before is read."""
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise ValueError(
+                "SequenceClassifierJudge: tokenizer must have a padding or an end token, got "
+                "neither; tokenizer.pad_token = '<pad>' names one of its tokens"
+            )
+        tokenizer = copy.deepcopy(tokenizer)
+        tokenizer.pad_token = tokenizer.eos_token
+    config = (
+        model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
+    )
+    if config.pad_token_id is None:
+        config.pad_token_id = tokenizer.pad_token_id
+    return tokenizer

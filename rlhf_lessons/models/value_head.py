@@ -17,7 +17,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rlhf_lessons.models.language_policy import LanguagePolicy, TokenBatch
+from rlhf_lessons.models.language_policy import LanguagePolicy
+from rlhf_lessons.models.token_batch import TokenBatch
 
 __all__ = ["ValueHead"]
 

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from rlhf_lessons import formulas
 from rlhf_lessons.models import LanguagePolicy, TokenBatch
+from rlhf_lessons.models.saved_model import try_saving
 from rlhf_lessons.training.reward_model import accuracy_of
 from rlhf_lessons.training.run_checkpoint import RunCheckpoint, name_of
 from rlhf_lessons.training.schedule import schedule
@@ -160,8 +161,8 @@ def train_dpo(
     Raises:
         TypeError: a record is no triple of texts.
         ValueError: no pairs, an empty response, two equal responses, a pair that does not fit the
-            context, a reference with other tokens, a frozen policy, a loss of the wrong shape, or
-            a damaged checkpoint or that of another run.
+            context, a reference with other tokens, a frozen policy or one that transformers would
+            not save, a loss of the wrong shape, or a damaged checkpoint or that of another run.
         OSError: the checkpoint cannot be written; what was there before is unchanged.
         FloatingPointError: loss or gradient is NaN or infinite; the weights are those of the step
             before.
@@ -173,6 +174,7 @@ def train_dpo(
             "train_dpo: policy must have weights to train, got a frozen one; copy() makes a "
             "reference, which is never trained"
         )
+    try_saving("train_dpo", policy.model, policy.tokenizer)
     if reference is not None and (
         reference.tokenizer.get_vocab() != policy.tokenizer.get_vocab()
         or reference.vocabulary_size != policy.vocabulary_size

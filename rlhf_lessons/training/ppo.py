@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,7 @@ from torch.nn import functional as F
 
 from rlhf_lessons import formulas
 from rlhf_lessons.models import LanguagePolicy, Rollout, TokenBatch, ValueHead
+from rlhf_lessons.models.saved_model import try_saving
 from rlhf_lessons.training.run_checkpoint import RunCheckpoint, name_of
 from rlhf_lessons.training.settings import (
     ABOVE_0,
@@ -57,7 +59,8 @@ class PPOSettings:
     Attributes:
         cycles: number of cycles of rollout and update.
         batch_size: responses a cycle, at least 2.
-        max_new_tokens: most tokens of a response, its end token included.
+        max_new_tokens: most tokens of a response, its end token included. A response that is cut
+            there counts as it is, with its score at the last token.
         epochs: passes over the batch in a cycle.
         minibatch_size: responses an update; the last one of a pass may be smaller. Also the number
             of responses in a forward pass without gradient.
@@ -236,7 +239,7 @@ def train_ppo(
         judge: ``judge(prompts, responses) -> (B,)`` finite scores, as array, tensor or list.
         settings: How to train; None takes the defaults.
         reference: π_ref, another model with the same vocabulary; None takes a frozen copy of the
-            policy as it is given.
+            policy as it is given, of an adapted one of its adapters alone.
         value_head: The value function; None puts a new ``ValueHead`` on the policy's own body.
         checkpoint: A folder to save the run to every ``save_every`` cycles. If it holds the
             checkpoint of an interrupted run, the run goes on from there and gives the numbers
@@ -260,9 +263,9 @@ def train_ppo(
         TypeError: If prompts are not a list of strings.
         ValueError: If there are no prompts, the policy is frozen, the reference is the same model
             or has another vocabulary, the judge gives the wrong shape, a NaN or (in the first
-            cycle) one score for all, all responses of the first cycle are empty or cut at
-            ``max_new_tokens``, a formula gives the wrong shape, or the checkpoint is damaged or
-            belongs to another run. No weight has changed then, unless by earlier cycles.
+            cycle) one score for all, all responses of the first cycle are empty, a formula gives
+            the wrong shape, the checkpoint is damaged or belongs to another run, or transformers
+            would not save the policy. No weight has changed then, unless by earlier cycles.
         OSError: If the checkpoint cannot be written; what was there before is unchanged.
         FloatingPointError: If the loss or its gradient is not finite; it names the cycle, and the
             weights are those before that update.
@@ -274,12 +277,14 @@ def train_ppo(
             "train_ppo: policy must have weights to train, got a frozen one; copy() makes a "
             "reference, which is never trained"
         )
+    try_saving("train_ppo", policy.model, policy.tokenizer)
     if reference is None:
         reference = policy.copy()
-    if reference.model is policy.model:
+    shared = {id(weight) for weight in reference.parameters()}
+    if any(weight.requires_grad and id(weight) in shared for weight in policy.parameters()):
         raise ValueError(
-            "train_ppo: reference must be another model than policy, or it would move along; "
-            "policy.copy() makes one"
+            "train_ppo: reference must be another model than policy, without the weights that "
+            "policy trains, or it would move along; policy.copy() makes one"
         )
     own, other = policy.tokenizer.get_vocab(), reference.tokenizer.get_vocab()
     if own != other or policy.vocabulary_size != reference.vocabulary_size:
@@ -298,6 +303,8 @@ def train_ppo(
     )
     order = torch.Generator().manual_seed(settings.seed)
     sampling = torch.Generator(policy.device).manual_seed(settings.seed)
+    # What the reference shares is in its fingerprint; unless there is more, nothing is added.
+    frozen = [w for w in policy.parameters() if not w.requires_grad and id(w) not in shared]
     run = RunCheckpoint(
         "train_ppo",
         checkpoint,
@@ -312,6 +319,7 @@ def train_ppo(
             "reference": reference.parameters(),
             "judge": name_of(judge),
             "formulas": ", ".join(name_of(value) for value in vars(used).values()),
+            **({"frozen weights": frozen} if frozen else {}),
         },
     )
     loop = _cycles(
@@ -337,7 +345,8 @@ def _cycles(
     s = settings
     weights = optimizer.param_groups[0]["params"]
     shared_body = value_head.policy.model is policy.model
-    full_precision = not s.bf16 and all(weight.dtype.itemsize >= 4 for weight in weights)
+    read = (*weights, *policy.parameters())  # the frozen ones, too
+    full_precision = not s.bf16 and all(weight.dtype.itemsize >= 4 for weight in read)
 
     def logits_and_values(batch: TokenBatch) -> tuple[Tensor, Tensor]:
         if shared_body:
@@ -518,10 +527,11 @@ def _judged(judge: Judge, rollout: Rollout, first: bool) -> Tensor:
             f"{len(rollout.responses)} prompts of the first cycle"
         )
     if first and not bool(rollout.finished.any()):
-        raise ValueError(
-            f"train_ppo: max_new_tokens must leave room for responses to end, got "
-            f"{rollout.response_mask.shape[1]}, at which all {len(rollout.responses)} responses "
-            f"of the first cycle were cut"
+        warnings.warn(
+            f"train_ppo: none of the {len(rollout.responses)} responses of the first cycle ended "
+            f"by itself within max_new_tokens = {rollout.response_mask.shape[1]}; each is judged "
+            f"as it was cut, with its score at the last token",
+            stacklevel=2,
         )
     given = judge(rollout.prompts, rollout.responses)
     try:

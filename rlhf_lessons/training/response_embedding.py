@@ -18,6 +18,7 @@ from torch import Tensor
 
 from rlhf_lessons.formulas.comparison import triplet_loss
 from rlhf_lessons.models.response_embedding import ResponseEmbedding
+from rlhf_lessons.models.saved_model import try_saving
 from rlhf_lessons.training.settings import ABOVE_0, SUPERVISED, check_settings
 
 __all__ = ["EmbeddingSettings", "EmbeddingStep", "train_embedding"]
@@ -99,6 +100,7 @@ def train_embedding(
                 "train_embedding: triplets must hold (prompt, anchor, nearer, farther), got "
                 f"{triplet!r} at {position}"
             )
+    try_saving("train_embedding", embedding.model, embedding.tokenizer)
     prompts, *texts = zip(*triplets, strict=True)
     tokens, lengths = embedding.rows_of([*prompts] * 3, [text for side in texts for text in side])
     return _steps(embedding, tokens, lengths, settings, loss)

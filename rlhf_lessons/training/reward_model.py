@@ -21,6 +21,7 @@ from torch import Tensor
 
 from rlhf_lessons.formulas.comparison import bradley_terry_loss
 from rlhf_lessons.models.reward_model import RewardModel
+from rlhf_lessons.models.saved_model import try_saving
 from rlhf_lessons.training.run_checkpoint import RunCheckpoint, name_of
 from rlhf_lessons.training.schedule import schedule
 from rlhf_lessons.training.settings import SHARE, SUPERVISED, SWITCH, check_settings, whole
@@ -246,6 +247,7 @@ def train_reward_model(
         held_out = as_pairs(
             reward_model, validation, "validation", settings.truncate, settings.drop_equal
         )
+    try_saving("train_reward_model", reward_model.model, reward_model.tokenizer)
     frozen = reward_model.embeddings() if settings.freeze_embeddings else set()
     weights = {
         name: weight

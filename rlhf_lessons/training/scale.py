@@ -69,12 +69,13 @@ def trl_command(
 
     Args:
         policy: a folder that ``LanguagePolicy.save_pretrained`` wrote, or a name on the hub.
-        pairs: a JSONL file with the columns prompt, chosen and rejected.
+        pairs: a file or folder of prompt, chosen and rejected that ``load_preferences`` reads;
+            messages become text by the policy's chat template.
         output: the folder for the trained model; must not exist yet.
         settings: those of ``train_dpo``; only what differs from the defaults is written out.
         processes: how many processes share each batch, one a GPU.
         reference: folder or name of π_ref; the policy as it is at the start when left out.
-        validation: a JSONL file of held-out pairs; None measures nothing.
+        validation: the same of held-out pairs; None measures nothing.
         checkpoint: a folder for TRL's checkpoints, from which a run of the same settings goes on.
         cpu: stay on the CPU although there is a GPU.
 
@@ -123,12 +124,13 @@ def train_dpo_with_trl(
 
     Args:
         policy: a folder that ``LanguagePolicy.save_pretrained`` wrote, or a name on the hub.
-        pairs: a JSONL file with the columns prompt, chosen and rejected.
+        pairs: a file or folder of prompt, chosen and rejected that ``load_preferences`` reads;
+            messages become text by the policy's chat template.
         output: the folder for the trained model; must not exist yet.
         settings: those of ``train_dpo``, with the same meaning.
         processes: how many processes share each batch, one a GPU.
         reference: folder or name of π_ref; the policy as it is at the start when left out.
-        validation: a JSONL file of held-out pairs; None measures nothing.
+        validation: the same of held-out pairs; None measures nothing.
         checkpoint: a folder for TRL's checkpoints, from which a run of the same settings goes on.
         cpu: stay on the CPU although there is a GPU.
 
@@ -389,16 +391,25 @@ def _check_installed() -> None:
         )
 
 
-def _check_files(output: Path, *files: str | os.PathLike[str] | None) -> list[list]:
-    """Refuse an output that is there, and read the files of pairs."""
+class _AnyTemplate:
+    """Stands for the tokenizer of a policy that is not loaded yet: the form of rows is checked."""
+
+    chat_template, eos_token = "turn after turn", "<end>"
+
+    @staticmethod
+    def apply_chat_template(turns: list[dict[str, Any]], **_: Any) -> str:
+        return "".join(turn["content"] + "<end>" for turn in turns)
+
+
+def _check_files(output: Path, *files: str | os.PathLike[str] | None) -> None:
+    """Refuse an output that is there, and pairs that are not or cannot be read."""
     if output.exists():
         raise ValueError(f"scale: output must be a new folder, got {output}, which is there")
-    read = []
     for file in files:
-        if file is not None and not Path(file).is_file():
+        if file is not None and not Path(file).exists():
             raise FileNotFoundError(f"scale: there is no file of pairs {os.fspath(file)}")
-        read.append([] if file is None else load_preferences(file))
-    return read
+        if file is not None:
+            load_preferences(file, tokenizer=_AnyTemplate())
 
 
 def _train(given: argparse.Namespace, settings: DPOSettings) -> None:
@@ -407,16 +418,26 @@ def _train(given: argparse.Namespace, settings: DPOSettings) -> None:
     processes = int(os.environ.get("WORLD_SIZE", 1))
     leader = int(os.environ.get("RANK", 0)) == 0
     trl_settings(settings, processes)
-    rows, held_out_rows = _check_files(given.output, given.pairs, given.validation)
+    _check_files(given.output, given.pairs, given.validation)
     policy = LanguagePolicy.from_pretrained(given.policy)
     reference = LanguagePolicy.from_pretrained(given.reference or given.policy)
+    for name, model in (("policy", policy), ("reference", reference)):
+        if model.adapted:
+            raise ValueError(
+                f"scale: {name} must be a whole model, got adapters in {getattr(given, name)}; "
+                f"policy.merge().save_pretrained(folder) makes one, train_dpo trains the adapters"
+            )
     if reference.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
         raise ValueError(
             "scale: reference must have the tokenizer of the policy, since log-probabilities are "
             "compared token by token; got another vocabulary"
         )
-    pairs = Pairs.encode(policy, rows, "pairs")
-    held_out = Pairs.encode(policy, held_out_rows, "validation") if held_out_rows else None
+
+    def read(name: str, file: Path) -> Pairs:
+        return Pairs.encode(policy, load_preferences(file, tokenizer=policy.tokenizer), name)
+
+    pairs = read("pairs", given.pairs)
+    held_out = None if given.validation is None else read("validation", given.validation)
 
     def say(line: dict[str, Any]) -> None:
         if leader:
@@ -467,10 +488,14 @@ def _parser() -> argparse.ArgumentParser:
         description="Train by DPO with TRL, on as many processes as accelerate launch starts.",
     )
     parser.add_argument("--policy", required=True, help="folder of the model, or its name")
-    parser.add_argument("--pairs", required=True, type=Path, help="JSONL: prompt, chosen, rejected")
+    parser.add_argument(
+        "--pairs", required=True, type=Path,
+        help="JSON Lines, a JSON array, parquet or a folder: prompt, chosen, rejected, as texts or "
+        "as messages, of which the policy's chat template makes texts",
+    )  # fmt: skip
     parser.add_argument("--output", required=True, type=Path, help="new folder for the model")
     parser.add_argument("--reference", help="folder or name of π_ref; the policy when left out")
-    parser.add_argument("--validation", type=Path, help="JSONL of held-out pairs")
+    parser.add_argument("--validation", type=Path, help="held-out pairs, as --pairs")
     parser.add_argument("--checkpoint", type=Path, help="folder to save to and go on from")
     parser.add_argument("--cpu", action="store_true", help="stay on the CPU")
     entries = re.findall(

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from rlhf_lessons import formulas
 from rlhf_lessons.models import LanguagePolicy, TokenBatch
+from rlhf_lessons.models.saved_model import try_saving
 from rlhf_lessons.training.run_checkpoint import RunCheckpoint, name_of
 from rlhf_lessons.training.schedule import schedule
 from rlhf_lessons.training.settings import SUPERVISED, check_settings
@@ -136,8 +137,9 @@ def train_sft(
 
     Raises:
         TypeError: If examples are not pairs of strings.
-        ValueError: If there are no examples, one does not fit the context, the policy is frozen,
-            the loss has the wrong shape, or the checkpoint is damaged or that of another run.
+        ValueError: If there are no examples, one does not fit the context, the policy is frozen or
+            transformers would not save it, the loss has the wrong shape, or the checkpoint is
+            damaged or that of another run.
         OSError: If the checkpoint cannot be written; what was there before is unchanged.
         FloatingPointError: If the loss or its gradient is not finite; the weights are then those
             of the step before.
@@ -265,6 +267,7 @@ def _train(
             f"{where}: policy must have weights to train, got a frozen one; copy() makes a "
             f"reference, which is never trained"
         )
+    try_saving(where, policy.model, policy.tokenizer)
     optimizer = torch.optim.AdamW(
         [
             {"params": [w for w in weights.values() if w.ndim > 1]},

@@ -2,14 +2,16 @@
 
 Belongs to lesson 3 and feeds lessons 4 to 8. A file is JSON Lines with the columns ``prompt``,
 ``chosen`` and ``rejected``, which ``datasets.load_dataset("json", ...)`` and TRL's trainers read as
-they are.
+they are. Files of others are read in more ways (``rows`` and ``dialogues`` say which); written is
+this one alone.
 
-Left out on purpose: chat messages (this world's prompts are plain text), ties (a tie names no
-chosen response, so it is no record of this kind) and any download.
+Left out on purpose: ties (a tie names no chosen response, so it is no record of this kind), other
+names of the columns, and any download.
 """
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import warnings
@@ -17,9 +19,13 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rlhf_lessons.whole_files import replacing
+from rlhf_lessons.worlds.dialogues import ANSWER, read_turns, split_texts, split_turns, write_turns
+from rlhf_lessons.worlds.rows import PACKED, read_splits
+
+OTHER = (b"[", b"PAR1", PACKED)  # how files begin to which no line can be added
 
 
 class Preference(NamedTuple):
@@ -37,103 +43,148 @@ class Preference(NamedTuple):
 
 
 class PreferenceFileError(ValueError):
-    """A preference file holds lines that are no preference of this world.
+    """A preference file holds rows that are no preference of this world.
 
     Attributes:
-        problems: line number (from 1) -> what is wrong with that line.
+        problems: number of a line, or of a row where a file has no lines (from 1) -> what is wrong
+            with it.
     """
 
-    def __init__(self, path: Path, problems: Mapping[int, str]):
+    def __init__(self, path: str | os.PathLike, problems: Mapping[int, str], unit: str = "line"):
         self.problems = dict(problems)
-        super().__init__(describe(path, problems))
+        super().__init__(describe(path, problems, unit))
 
 
-def describe(path: Path, problems: Mapping[int, str]) -> str:
-    """One text that names the file and up to ten of its bad lines."""
-    shown = [f"  line {line}: {problem}" for line, problem in list(problems.items())[:10]]
+def describe(path: str | os.PathLike, problems: Mapping[int, str], unit: str) -> str:
+    """One text that names the file and up to ten of its bad lines or rows."""
+    shown = [f"  {unit} {number}: {problem}" for number, problem in list(problems.items())[:10]]
     if len(problems) > len(shown):
         shown.append(f"  and {len(problems) - len(shown)} more")
-    count = "1 bad line" if len(problems) == 1 else f"{len(problems)} bad lines"
-    return "\n".join([f"{path}: {count}", *shown])
+    count = f"1 bad {unit}" if len(problems) == 1 else f"{len(problems)} bad {unit}s"
+    return "\n".join([f"{os.fspath(path)}: {count}", *shown])
 
 
-def parse_line(line: str, vocabulary: Collection[str] | None) -> Preference:
-    """Read one line; ``ValueError`` says what is wrong with it."""
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"no valid JSON ({error.msg} at column {error.colno})") from None
+def holds_messages(row: Any) -> bool:
+    """Whether a row writes something as a list of messages."""
+    columns = [row.get(name) for name in Preference._fields] if isinstance(row, dict) else []
+    return any(isinstance(it, list) and any(isinstance(i, dict) for i in it) for it in columns)
+
+
+def parse_row(row: Any, columns: Collection[str], tokenizer: Any) -> Preference:
+    """Make a preference of a row; ``ValueError`` says what is wrong with it."""
     if not isinstance(row, dict):
         raise ValueError(
             f"expected an object with prompt, chosen and rejected, got {type(row).__name__}"
         )
+    named = {name: row[name] for name in Preference._fields if name in row}
+    for name, value in named.items():
+        if not isinstance(value, (str, list)):
+            raise ValueError(
+                f"the column {name!r} must be text, got {type(value).__name__}; a list of "
+                f"messages is read, too"
+            )
+    whole = all(ANSWER in value or isinstance(value, list) for value in named.values())
     for name in Preference._fields:
-        if name not in row:
-            raise ValueError(f"the column {name!r} is missing, got {sorted(row)}")
-        if not isinstance(row[name], str):
-            raise ValueError(f"the column {name!r} must be text, got {type(row[name]).__name__}")
-    preference = Preference(*(row[name] for name in Preference._fields))
+        if name not in named and not (name == "prompt" and whole):
+            raise ValueError(f"the column {name!r} is missing, got {sorted({*row, *columns})}")
+    if any(isinstance(value, list) for value in named.values()):
+        roles = {"prompt": "user", "chosen": "assistant", "rejected": "assistant"}
+        turns = {
+            name: read_turns(name, value)
+            if isinstance(value, list)
+            else [{"role": roles[name], "content": value}]
+            for name, value in named.items()
+        }
+        texts = write_turns(tokenizer, *split_turns(turns.pop("prompt", []), **turns))
+    else:
+        texts = named.values() if "prompt" in named else split_texts(**named)
+    preference = Preference(*texts)
     for name in ("chosen", "rejected"):
         if not getattr(preference, name).strip():
             raise ValueError(f"the column {name!r} is empty")
-    if vocabulary is not None:
-        strange = [word for word in " ".join(preference).split() if word not in vocabulary]
-        if strange:
-            raise ValueError(
-                f"{strange[0]!r} is no word of this world: is the file from another world?"
-            )
     return preference
 
 
 def load_preferences(
     path: str | os.PathLike,
     *,
+    tokenizer: Any = None,
+    split: str = "train",
     vocabulary: Collection[str] | None = None,
     keep_good: bool = False,
     drop_equal: bool = False,
 ) -> list[Preference]:
-    """Read a JSONL file of preferences, each line checked.
+    """Read a file or a folder of preferences, each row checked.
+
+    A file is JSON Lines or a JSON array (packed by gzip, too) or parquet; a folder holds such
+    files, one a split, or what ``datasets.save_to_disk`` wrote.
+
+    A row holds ``prompt``, ``chosen`` and ``rejected``. Texts stay as they are. Lists of messages
+    (role and content) become text by the tokenizer's chat template: the prompt up to where the
+    assistant begins, the responses without the end token, which a policy adds; a text beside them
+    is the user's turn or the assistant's answer. Where chosen and rejected repeat the prompt, or
+    hold it in its stead, all before the last answer is the prompt, so also in texts that have
+    ``\\n\\nAssistant:`` before each answer.
 
     Args:
-        path: the file; columns beside ``prompt``, ``chosen``, ``rejected`` are left unread.
+        path: the file or folder; columns beside those three are left unread.
+        tokenizer: that of the policy, for rows of messages: anything with ``chat_template``,
+            ``apply_chat_template`` and ``eos_token``. Rows of texts need none.
+        split: which split of a folder; a file and a data set without splits is ``train``.
         vocabulary: the words of the world the file must come from; None accepts any text.
-        keep_good: False refuses a file with a bad line; True warns about the bad ones and keeps
+        keep_good: False refuses a file with a bad row; True warns about the bad ones and keeps
             the rest.
-        drop_equal: True drops pairs whose chosen equals the rejected; False calls them bad lines.
+        drop_equal: True drops pairs whose chosen equals the rejected; False calls them bad rows.
 
     Returns:
         The preferences in the order of the file.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        PreferenceFileError: a line is bad and ``keep_good`` is False; the message and the
-            attribute ``problems`` name each bad line by its number.
+        FileNotFoundError: there is no such file or folder.
+        ModuleNotFoundError: the file needs ``datasets``; the message says what to install.
+        OSError: it cannot be read.
+        PreferenceFileError: a row is bad and ``keep_good`` is False; the message and the
+            attribute ``problems`` name each bad one by the number of its line, or of its row where
+            a file has no lines.
+        ValueError: a folder without that split, or messages and no chat template.
     """
-    path = Path(path)
-    raw = path.read_bytes()
+    splits = read_splits("load_preferences", Path(path).expanduser(), Preference._fields)
+    if split not in splits:
+        raise ValueError(
+            f"load_preferences: split must be one of {sorted(splits)} for {path}, got {split!r}"
+        )
+    table = splits[split]
     good: list[Preference] = []
-    problems: dict[int, str] = {}
-    lines = raw.split(b"\n")
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+    problems = dict(table.broken)
+    for number, row in table.rows:
+        if holds_messages(row) and not getattr(tokenizer, "chat_template", None):
+            raise ValueError(
+                f"load_preferences: tokenizer must have a chat template, since {table.unit} "
+                f"{number} of {table.source} holds messages, got "
+                f"{'no tokenizer' if tokenizer is None else 'one without'}. Give "
+                f"tokenizer=policy.tokenizer of a chat model, set its chat_template, or write "
+                f"prompt, chosen and rejected as texts"
+            )
         try:
-            preference = parse_line(line.decode("utf-8"), vocabulary)
+            preference = parse_row(row, table.columns, tokenizer)
+            words = [] if vocabulary is None else " ".join(preference).split()
+            if strange := [word for word in words if word not in vocabulary]:
+                raise ValueError(
+                    f"{strange[0]!r} is no word of this world: is the file from another world?"
+                )
             if preference.chosen == preference.rejected:
                 if drop_equal:
                     continue
                 raise ValueError("chosen equals rejected (drop_equal=True leaves such pairs out)")
             good.append(preference)
-        except UnicodeDecodeError:
-            problems[number] = "no valid UTF-8"
         except ValueError as error:
-            # Only a writer that was stopped leaves a last line without its newline.
-            cut = number == len(lines) and "no valid JSON" in str(error)
-            problems[number] = "cut off in the middle: " + str(error) if cut else str(error)
+            problems[number] = str(error)
     if problems:
+        problems = dict(sorted(problems.items()))
         if not keep_good:
-            raise PreferenceFileError(path, problems)
-        warnings.warn(describe(path, problems) + f"\nkept {len(good)}", stacklevel=2)
+            raise PreferenceFileError(table.source, problems, table.unit)
+        said = describe(table.source, problems, table.unit)
+        warnings.warn(said + f"\nkept {len(good)}", stacklevel=2)
     return good
 
 
@@ -176,13 +227,20 @@ def append_preferences(path: str | os.PathLike, preferences: Iterable[Sequence[s
         Nothing.
 
     Raises:
-        ValueError: a record does not hold exactly three texts; the file is then unchanged.
+        ValueError: a record does not hold exactly three texts, or the file is a JSON array, packed
+            or parquet, to which no line can be added; it is then unchanged.
     """
     path = Path(path)
     text = "".join(to_line(preference) for preference in preferences)
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+b") as file:
         if file.tell():
+            file.seek(0)
+            if file.read(80).removeprefix(codecs.BOM_UTF8).lstrip().startswith(OTHER):
+                raise ValueError(
+                    f"append_preferences: path must be a file of JSON Lines, got {path} of another "
+                    f"kind; save_preferences writes a file anew"
+                )
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
                 text = "\n" + text

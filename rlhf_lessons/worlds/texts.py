@@ -3,9 +3,11 @@
 Feeds ``python -m rlhf_lessons run sentiment`` (lesson 8). Three sources, told apart by what is
 there:
 
-    a file      JSON Lines, one object a line                  the last tenth is held out
+    a file      JSON Lines, a JSON array or parquet            the last tenth is held out
     a folder    train.jsonl and, if you have one, test.jsonl; or what ``datasets`` saved to disk
     a name      of the hub, such as ``imdb``                   needs ``pip install datasets``
+
+How files and folders are read, ``rows`` says.
 
 Left out on purpose: streaming (the texts of an experiment fit into memory) and formats that
 ``datasets`` turns into one of these.
@@ -13,14 +15,15 @@ Left out on purpose: streaming (the texts of an experiment fit into memory) and 
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+
+from rlhf_lessons.worlds.rows import Table, load_splits, read_splits
 
 
 class LabelledText(NamedTuple):
@@ -41,7 +44,8 @@ def load_texts(
     """Read texts to train on and texts to measure on.
 
     Args:
-        data: a JSONL file, a folder, or the name of a data set of the hub.
+        data: a file (JSON Lines, a JSON array or parquet), a folder with a file a split or a saved
+            data set, or the name of a data set of the hub.
         text_column: the column that holds the texts; empty ones are left out.
         label_column: a column of 0 (blame) and 1 (praise); None reads no labels.
 
@@ -56,13 +60,12 @@ def load_texts(
         ValueError: a line is no JSON object, a column is missing (the message lists those that are
             there), a label is neither 0 nor 1, or fewer than two texts are there.
     """
-    splits = _splits(os.fspath(data))
+    columns = [text_column] if label_column is None else [text_column, label_column]
+    splits = _splits(os.fspath(data), columns)
     if "train" not in splits:
         raise ValueError(f"load_texts: {data} must have a split 'train', got {sorted(splits)}")
     training, held_out = (
-        _texts(f"{data} ({name})", splits[name], text_column, label_column)
-        if name in splits
-        else []
+        _texts(f"{data} ({name})", splits[name], *columns) if name in splits else []
         for name in ("train", "test")
     )
     if not held_out:
@@ -113,99 +116,52 @@ def split_openings(
     return found
 
 
-class _Table(NamedTuple):
-    columns: Sequence[str]
-    rows: Any  # rows[column] is the list of its values
-
-
-def _splits(data: str) -> Mapping[str, _Table]:
+def _splits(data: str, columns: Sequence[str]) -> dict[str, Table]:
     path = Path(data).expanduser()
-    if path.is_file():
-        return {"train": _json_lines(path)}
-    if path.is_dir():
-        if any((path / name).is_file() for name in ("dataset_dict.json", "dataset_info.json")):
-            loaded = _datasets(data).load_from_disk(str(path))
-            return _tables(loaded)
-        files = {file.stem: file for file in sorted(path.glob("*.jsonl"))}
-        if not files:
-            raise FileNotFoundError(
-                f"load_texts: {path} must hold train.jsonl, or a data set that "
-                f"datasets.save_to_disk wrote, got {sorted(f.name for f in path.iterdir())[:8]}"
+    named = data.startswith((".", "~")) or data.endswith((".jsonl", ".json", ".parquet"))
+    if path.exists() or path.is_absolute() or named:
+        return read_splits("load_texts", path, columns)
+    return load_splits(
+        "load_texts",
+        f"the data set {data!r} from the Hugging Face hub",
+        columns,
+        lambda library: library.load_dataset(data),
+    )
+
+
+def _texts(
+    where: str, table: Table, text_column: str, label_column: str | None = None
+) -> list[LabelledText]:
+    for number, problem in table.broken.items():
+        raise ValueError(f"load_texts: {table.source}, {table.unit} {number}: no JSON ({problem})")
+    rows = list(table.rows)
+    for number, row in rows:
+        if not isinstance(row, dict):
+            raise ValueError(
+                f"load_texts: {table.source}, {table.unit} {number}: expected an object"
             )
-        return {name: _json_lines(file) for name, file in files.items()}
-    if path.is_absolute() or data.startswith((".", "~")) or data.endswith(".jsonl"):
-        raise FileNotFoundError(f"load_texts: there is no file or folder {path}")
-    library = _datasets(data)
-    try:
-        return _tables(library.load_dataset(data))
-    except Exception as error:  # each version and transport of the hub raises kinds of its own
-        reason = str(error).strip().split("\n")[0]
-        raise OSError(
-            f"load_texts: could not load the data set {data!r} from the Hugging Face hub: {reason}"
-        ) from error
-
-
-def _datasets(data: str) -> Any:
-    try:
-        import datasets
-    except ModuleNotFoundError as error:
-        if error.name != "datasets":
-            raise
-        raise ModuleNotFoundError(
-            f"load_texts: {data!r} needs the library datasets: pip install datasets (it comes with "
-            f"pip install 'rlhf-lessons[scale]'); a JSONL file needs nothing",
-            name="datasets",
-        ) from error
-    return datasets
-
-
-def _tables(loaded: Any) -> Mapping[str, _Table]:
-    splits = loaded if isinstance(loaded, Mapping) else {"train": loaded}
-    return {name: _Table(table.column_names, table) for name, table in splits.items()}
-
-
-def _json_lines(path: Path) -> _Table:
-    rows: list[dict[str, Any]] = []
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise ValueError(f"load_texts: {path}, line {number}: no JSON ({error})") from None
-            if not isinstance(row, dict):
-                raise ValueError(f"load_texts: {path}, line {number}: expected an object")
-            rows.append(row)
-    # Only what every line has is a column: a text that some lines lack cannot be read.
-    columns = [name for name in (rows[0] if rows else ()) if all(name in row for row in rows)]
-    return _Table(columns, {name: [row[name] for row in rows] for name in columns})
-
-
-def _texts(where: str, table: _Table, text_column: str, label_column: str | None) -> list:
-    for column in (text_column, *([] if label_column is None else [label_column])):
-        if column not in table.columns:
+    for column in (text_column, label_column):
+        if column is not None and column not in table.columns:
             raise ValueError(
                 f"load_texts: {where} must have a column {column!r}, got "
                 f"{', '.join(map(repr, table.columns)) or 'none'}"
             )
-    texts = list(table.rows[text_column])
-    labels = [None] * len(texts) if label_column is None else list(table.rows[label_column])
-    for row, (text, label) in enumerate(zip(texts, labels, strict=True)):
+    found = []
+    for place, (_, row) in enumerate(rows):
+        text, label = row[text_column], row.get(label_column)
         if not isinstance(text, str):
             raise ValueError(
-                f"load_texts: {where} must hold texts in {text_column!r}, got {text!r:.40} at {row}"
+                f"load_texts: {where} must hold texts in {text_column!r}, got {text!r:.40} at "
+                f"{place}"
             )
         if label_column is not None and label not in (0, 1):
             raise ValueError(
                 f"load_texts: {where} must hold 0 (blame) and 1 (praise) in {label_column!r}, got "
-                f"{label!r:.40} at {row}"
+                f"{label!r:.40} at {place}"
             )
-    return [
-        LabelledText(line, None if label is None else bool(label))
-        for text, label in zip(texts, labels, strict=True)
-        if (line := _one_line(text))
-    ]
+        if line := _one_line(text):
+            found.append(LabelledText(line, None if label is None else bool(label)))
+    return found
 
 
 def _one_line(text: str) -> str:

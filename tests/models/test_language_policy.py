@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import subprocess
@@ -710,3 +711,105 @@ def test_importing_models_does_not_import_transformers():
     code = "import sys, rlhf_lessons.models; print('transformers' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+# -- What published models bring along -------------------------------------------------------------
+
+
+def test_odd_generation_settings_are_saved_as_they_came(words, tmp_path):
+    import json
+    import warnings
+
+    from transformers import GenerationConfig
+
+    policy = LanguagePolicy(copy.deepcopy(words.model), words.tokenizer)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        settings = GenerationConfig(do_sample=False, temperature=0.7, top_p=0.9, eos_token_id=2)
+    policy.model.generation_config = settings
+    policy.save_pretrained(tmp_path / "policy")
+    assert policy.model.generation_config is settings
+    written = json.loads((tmp_path / "policy" / "generation_config.json").read_text())
+    assert (written["temperature"], written["top_p"]) == (0.7, 0.9)
+    LanguagePolicy.from_pretrained(tmp_path / "policy").save_pretrained(tmp_path / "again")
+    assert json.loads((tmp_path / "again" / "generation_config.json").read_text()) == written
+
+
+def test_what_cannot_be_saved_is_found_before_the_first_update(words, monkeypatch):
+    from rlhf_lessons.training import train_dpo, train_ppo, train_sft
+
+    def refuse(*args, **kw):
+        raise ValueError("no such setting")
+
+    policy = LanguagePolicy(copy.deepcopy(words.model), words.tokenizer)
+    monkeypatch.setattr(policy.tokenizer, "save_pretrained", refuse)
+    before = copy.deepcopy(policy.model.state_dict())
+    pairs = [("the film", "was good", "was bad")]
+    for loop in (
+        lambda: train_sft(policy, [("the film", "was good")]),
+        lambda: train_dpo(policy, pairs),
+        lambda: train_ppo(policy, ["the film"], lambda prompts, responses: [0.0]),
+    ):
+        with pytest.raises(ValueError, match="saving it fails already: no such setting"):
+            next(iter(loop()))
+    for name, weight in policy.model.state_dict().items():
+        assert torch.equal(weight, before[name])
+
+
+def several_ends(words, ends, *, chosen=True):
+    policy = LanguagePolicy(copy.deepcopy(words.model), words.tokenizer)
+    policy.model.generation_config.eos_token_id = ends
+    policy.model.generation_config._from_model_config = not chosen
+    return LanguagePolicy(policy.model, words.tokenizer)
+
+
+def test_a_response_ends_at_any_end_token_and_says_at_which(words):
+    tokenizer = words.tokenizer
+    stop, end = tokenizer.convert_tokens_to_ids("."), tokenizer.eos_token_id
+    policy = several_ends(words, [end, stop, 10**6])
+    assert policy.end_token_ids == (end, stop) and policy.end_token_id == end
+    rollout = policy.sample(["the film"] * 200, 6, generator=torch.Generator().manual_seed(0))
+    ends = torch.tensor([end, stop])
+    for row in range(200):
+        kept = rollout.response_tokens[row][rollout.response_mask[row]]
+        assert not torch.isin(kept[:-1], ends).any()
+        finished = bool(torch.isin(kept[-1], ends))
+        assert bool(rollout.finished[row]) == finished
+        assert int(rollout.ended_by[row]) == (int(kept[-1]) if finished else -1)
+        words_said = tokenizer.decode(kept[:-1] if finished else kept, skip_special_tokens=True)
+        assert rollout.responses[row] == words_said
+    assert set(rollout.ended_by.tolist()) == {-1, end, stop}
+    # The draws are those of the policy that ends at one token alone, as far as both go.
+    one = words.sample(["the film"] * 200, 6, generator=torch.Generator().manual_seed(0))
+    width = rollout.response_tokens.shape[1]
+    same = rollout.response_tokens == one.response_tokens[:, :width]
+    assert same[rollout.response_mask].all()
+    torch.testing.assert_close(
+        rollout.log_probs, policy.log_probs_of(rollout).detach(), atol=1e-5, rtol=0
+    )
+
+
+def test_one_end_token_that_nobody_chose_is_left_alone(words):
+    stop, end = words.tokenizer.convert_tokens_to_ids("."), words.tokenizer.eos_token_id
+    assert several_ends(words, stop, chosen=False).end_token_ids == (end,)
+    assert several_ends(words, stop, chosen=True).end_token_ids == (end, stop)
+
+
+def test_a_response_that_ends_with_an_end_token_gets_no_second(words):
+    end = words.tokenizer.eos_token
+    batch = words.encode(["the film"] * 2, ["was good", f"was good {end}"])
+    assert batch.response_mask.sum(1).tolist() == [3, 3]
+    assert torch.equal(batch.response_tokens[0], batch.response_tokens[1])
+    several = several_ends(words, [words.end_token_id, words.tokenizer.convert_tokens_to_ids(".")])
+    assert several.encode(["the film"], ["was good ."]).response_mask.sum() == 3
+    assert words.encode(["the film"], ["was good ."]).response_mask.sum() == 4
+
+
+def test_encoder_decoders_are_refused_with_the_reason(words):
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    config = T5Config(
+        vocab_size=len(words.tokenizer), d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2
+    )
+    with pytest.raises(ValueError, match="got T5ForConditionalGeneration, an encoder-decoder"):
+        LanguagePolicy(T5ForConditionalGeneration(config), words.tokenizer)

@@ -174,19 +174,27 @@ def test_a_start_token_that_the_user_doubles_stays_where_the_tokenizer_adds_none
     assert policy.encode([text]).prompt_tokens[0, :2].tolist() == [policy.end_token_id] * 2
 
 
-def test_tokens_beyond_the_tokenizers_are_sampled_and_decoded_as_nothing(folders):
+def test_tokens_without_a_text_are_never_drawn_and_keep_their_probability(folders):
     policy = LanguagePolicy.from_pretrained(folders("qwen2"))
     known = len(policy.tokenizer)
     assert policy.vocabulary_size > known
-    rollout = policy.sample([""] * 64, 8, generator=torch.Generator().manual_seed(0))
-    beyond = (rollout.response_tokens >= known) & rollout.response_mask
-    assert beyond.any() and len(rollout.responses) == 64
-    row = int(beyond.any(1).nonzero()[0])
-    kept = rollout.response_tokens[row][rollout.response_mask[row]]
-    kept = [token for token in kept.tolist() if token < known]
-    assert rollout.responses[row] == policy.tokenizer.decode(
-        kept, skip_special_tokens=True, clean_up_tokenization_spaces=False
-    )
+    head = policy.model.get_output_embeddings().weight
+    with torch.no_grad():
+        head[known:] *= 3  # so that they are among the likeliest
+    for temperature in (1.0, 1e-6):
+        rollout = policy.sample(
+            [""] * 64, 8, temperature, generator=torch.Generator().manual_seed(0)
+        )
+        mask = rollout.response_mask
+        assert (rollout.response_tokens[mask] < known).all()
+        # π itself is the model's, as plain transformers gives it.
+        tokens = torch.cat([rollout.prompt_tokens, rollout.response_tokens], 1)
+        with torch.no_grad():
+            plain = policy.model(tokens).logits.log_softmax(-1)[:, :-1]
+        wanted = plain.gather(2, tokens[:, 1:, None])[:, -mask.shape[1] :, 0].masked_fill(~mask, 0)
+        torch.testing.assert_close(rollout.log_probs, wanted, atol=1e-5, rtol=0)
+        torch.testing.assert_close(policy.log_probs_of(rollout), wanted, atol=1e-5, rtol=0)
+        assert plain[..., known:].exp().sum(-1).max() > 0.1
 
 
 # -- Each loop moves what it should ----------------------------------------------------------------

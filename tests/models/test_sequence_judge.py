@@ -87,3 +87,32 @@ def test_what_cannot_judge_is_refused(tmp_path):
     small_gpt2(len(word_tokenizer(WORDS)), width=8, layers=1, heads=1).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="holds GPT2LMHeadModel, which has no head"):
         SequenceClassifierJudge.from_pretrained(tmp_path)
+
+
+def test_a_decoder_without_padding_token_scores_a_batch_as_one_by_one():
+    from transformers import GPT2Config, GPT2ForSequenceClassification
+
+    tokenizer = word_tokenizer(WORDS)
+    tokenizer.pad_token = None
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=len(tokenizer), n_embd=16, n_layer=1, n_head=2, n_positions=34, num_labels=2
+    )
+    model = GPT2ForSequenceClassification(config).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(3)
+    expected = []
+    for text in TEXTS:  # one by one, read at the last token by hand
+        ids = torch.tensor([tokenizer(text)["input_ids"]])
+        with torch.no_grad():
+            state = model.transformer(input_ids=ids).last_hidden_state[0, -1]
+            negative, positive = model.score(state).tolist()
+        expected.append(positive - negative)
+    judge = SequenceClassifierJudge(model, tokenizer)
+    assert judge([""] * len(TEXTS), TEXTS).tolist() == pytest.approx(expected, abs=1e-4)
+    assert tokenizer.pad_token is None  # the caller's own stays as it was
+
+    tokenizer.eos_token = None
+    with pytest.raises(ValueError, match="a padding or an end token, got neither"):
+        SequenceClassifierJudge(model, tokenizer)

@@ -472,15 +472,32 @@ def biased(token: int, by: float) -> LanguagePolicy:
     return table_policy(tree, table)
 
 
-def test_responses_that_are_all_empty_or_all_cut_are_refused():
-    for policy, message in (
-        (biased(3, 100.0), "must write something, got empty responses"),
-        (biased(3, -100.0), "must leave room for responses to end, got 5"),
-    ):
-        before = weights_of(policy)
-        with pytest.raises(ValueError, match=message):
-            list(train_ppo(policy, [""], count_good, SMALL))
-        assert same_weights(policy, before)
+def test_responses_that_are_all_empty_are_refused():
+    policy = biased(3, 100.0)
+    before = weights_of(policy)
+    with pytest.raises(ValueError, match="must write something, got empty responses"):
+        list(train_ppo(policy, [""], count_good, SMALL))
+    assert same_weights(policy, before)
+
+
+def test_responses_of_fixed_length_are_judged_where_they_are_cut():
+    policy, seen = biased(3, -100.0), []
+
+    def kept(scores, kl, mask, beta):
+        seen.append((scores, formulas.kl_shaped_rewards(scores, kl, mask, beta), mask))
+        return seen[-1][1]
+
+    with pytest.warns(UserWarning, match="none of the 32 responses .* max_new_tokens = 5") as said:
+        settings = dataclasses.replace(SMALL, cycles=30, batch_size=32)
+        records = list(train_ppo(policy, [""], count_good, settings, token_rewards=kept))
+    assert len(said) == 1
+    assert all(r.finished == 0 and r.response_length == 5 for r in records)
+    for scores, rewards, mask in seen:
+        assert mask.all()
+        kl_part = rewards.clone()
+        kl_part[:, -1] -= scores  # what is left is −β · KL of each token; scores are from −4 to 4
+        assert kl_part.abs().max() < 0.9
+    assert np.mean([r.reward for r in records[-5:]]) > records[0].reward + 0.5
 
 
 def test_some_empty_responses_are_learned_from():

@@ -172,6 +172,52 @@ def test_models_of_other_families(family, files, tmp_path, capsys):
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("array", [False, True])
+def test_messages_are_read_by_the_template_of_the_policy(files, tmp_path, capsys, array):
+    """Against a file whose texts were written by hand."""
+    pytest.importorskip("trl")
+    policy = tiny(0)
+    policy.tokenizer.chat_template = (
+        "{% for message in messages %}{{ message['content'] }} <end> {% endfor %}"
+    )
+    policy.save_pretrained(tmp_path / "chat")
+    files["policy"] = tmp_path / "chat"
+    settings = dataclasses.replace(SETTINGS, steps=2)
+    save_preferences(tmp_path / "texts.jsonl", [(f"{p} <end> ", c, r) for p, c, r in PAIRS])
+    theirs = run_here({**files, "pairs": tmp_path / "texts.jsonl"}, settings, capsys)
+    rows = [
+        {
+            "prompt": prompt,
+            "chosen": [{"role": "user", "content": prompt}, {"role": "assistant", "content": one}],
+            "rejected": [{"role": "assistant", "content": other}],
+        }
+        for prompt, one, other in PAIRS
+    ]
+    text = json.dumps(rows) if array else "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "messages.json").write_text(text)
+    given = {**files, "pairs": tmp_path / "messages.json", "output": tmp_path / "two"}
+    ours = run_here(given, settings, capsys)
+    assert len(ours) == 2
+    for one, other in zip(ours, theirs, strict=True):
+        assert one == pytest.approx(
+            other, abs=1e-6
+        )  # the same tokens: rounding of two runs at most
+    bad = [*rows, {**rows[0], "chosen": []}, {"chosen": 1}]
+    (tmp_path / "messages.json").write_text(json.dumps(bad))
+    with pytest.raises(ValueError, match="2 bad rows\n  row 8: .*empty\n  row 9: "):
+        scale.train_dpo_with_trl(*{**given, "output": tmp_path / "three"}.values(), settings)
+
+
+def test_messages_for_a_policy_without_a_template_are_refused(files, tmp_path, capsys):
+    pytest.importorskip("trl")
+    answers = [{"role": "assistant", "content": content} for content in "bc"]
+    row = {"prompt": "a", "chosen": answers[:1], "rejected": answers[1:]}
+    (tmp_path / "messages.jsonl").write_text(json.dumps(row))
+    assert scale.main(words({**files, "pairs": tmp_path / "messages.jsonl"}, SETTINGS)) == 2
+    assert "tokenizer must have a chat template, since line 1" in capsys.readouterr().err
+    assert not files["output"].exists()
+
+
 def test_the_first_loss_is_log_two_and_a_tie_counts_as_wrong(files, capsys):
     pytest.importorskip("trl")
     (record,) = run_here(files, dataclasses.replace(SETTINGS, steps=1), capsys)
@@ -327,6 +373,16 @@ def test_the_worker_says_what_is_wrong_and_saves_nothing(files, tmp_path, capsys
         assert scale.main(words({**files, **change}, SETTINGS, **how)) == 2
         assert message in capsys.readouterr().err
         assert not files["output"].exists()
+
+
+def test_adapters_are_sent_to_train_dpo(files, tmp_path, capsys):
+    pytest.importorskip("trl")
+    pytest.importorskip("peft")
+    LanguagePolicy.from_pretrained(files["policy"]).with_adapter(2).save_pretrained(tmp_path / "a")
+    assert scale.main(words({**files, "policy": tmp_path / "a"}, SETTINGS)) == 2
+    assert "policy must be a whole model, got adapters in" in capsys.readouterr().err
+    assert scale.main(words(files, SETTINGS, reference=tmp_path / "a")) == 2
+    assert "reference must be a whole model" in capsys.readouterr().err
 
 
 def test_without_trl_it_says_how_to_install_it(files, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import codecs
 import json
 from pathlib import Path
 
@@ -45,6 +46,38 @@ def test_what_datasets_saved_is_read_like_a_file(tmp_path):
     assert len(load_texts(tmp_path / "one", text_column="review")[1]) == 2
     with pytest.raises(ValueError, match=r"one \(train\) must have a column 'text', got 'review'"):
         load_texts(tmp_path / "one")
+
+
+def test_a_mark_and_an_array_change_nothing(tmp_path):
+    path = write(tmp_path / "a.jsonl", ROWS)
+    plain = load_texts(path, label_column="label")
+    path.write_bytes(codecs.BOM_UTF8 + path.read_bytes())
+    assert load_texts(path, label_column="label") == plain
+    (tmp_path / "a.json").write_bytes(codecs.BOM_UTF8 + json.dumps(ROWS, indent=1).encode())
+    assert load_texts(tmp_path / "a.json", label_column="label") == plain
+    (tmp_path / "a.json").write_text(json.dumps([*ROWS, 3]))
+    with pytest.raises(ValueError, match=r"a\.json, row 21: expected an object"):
+        load_texts(tmp_path / "a.json")
+    (tmp_path / "a.json").write_text("[3, 4")
+    with pytest.raises(ValueError, match=r"a\.json, line 1: no JSON \(cut off in the middle"):
+        load_texts(tmp_path / "a.json")
+
+
+def test_parquet_is_read_like_a_file(tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets", exc_type=ImportError)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    table = datasets.Dataset.from_list(ROWS).add_column("more", [[i] for i in range(20)])
+    (tmp_path / "hub" / "data").mkdir(parents=True)
+    table.to_parquet(str(tmp_path / "hub" / "data" / "train-00000-of-00001.parquet"))
+    table.to_parquet(str(tmp_path / "a.parquet"))
+    plain = load_texts(write(tmp_path / "a.jsonl", ROWS), label_column="label")
+    for name in ("a.parquet", "hub"):
+        assert load_texts(tmp_path / name, label_column="label") == plain
+    table.select([3]).to_parquet(str(tmp_path / "hub" / "data" / "test-00000-of-00001.parquet"))
+    training, held_out = load_texts(tmp_path / "hub")
+    assert len(training) == 20 and held_out == [LabelledText("film 3 was fine .", None)]
+    with pytest.raises(ValueError, match="column 'review', got 'text', 'label', 'more'"):
+        load_texts(tmp_path / "a.parquet", text_column="review")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,146 @@
+"""Every family of causal language models that builds small: plain transformers is the oracle.
+
+Each is random, with a vocabulary of words, and gets through the same three questions: are
+log-probabilities those of the model itself whatever stands beside a text in a batch, does sampling
+agree with reading again, and do policy and reward model come back from a folder as they were?
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
+
+from rlhf_lessons.models import LanguagePolicy, RewardModel, word_tokenizer
+
+WORDS = "the film was good bad and it plot people dull made me smile .".split()
+PROMPTS = ["the film", "it", "the plot and people", ""]
+RESPONSES = ["was good .", "", "bad and dull and bad .", "smile"]
+SMALL = {
+    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 64, "head_dim": 8,
+}  # fmt: skip
+GPT = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
+EXPERTS = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2}
+FAMILIES = {
+    "apertus": SMALL,
+    "arcee": SMALL,
+    "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4},
+    "codegen": {**GPT, "rotary_dim": 4},
+    "cohere": SMALL,
+    "cohere2": SMALL,
+    "ernie4_5": SMALL,
+    "exaone4": SMALL,
+    "falcon": {k: v for k, v in SMALL.items() if k not in ("head_dim", "num_key_value_heads")},
+    "gemma": SMALL,
+    "gemma2": {**SMALL, "query_pre_attn_scalar": 8},
+    "gemma3_text": {**SMALL, "query_pre_attn_scalar": 8},
+    "glm": {**SMALL, "partial_rotary_factor": 0.5},
+    "glm4": {**SMALL, "partial_rotary_factor": 0.5},
+    "gpt2": GPT,
+    "gpt_bigcode": GPT,
+    "gpt_neo": {
+        "hidden_size": 32, "intermediate_size": 64, "num_layers": 2, "num_heads": 4,
+        "attention_types": [[["global", "local"], 1]], "max_position_embeddings": 64,
+    },
+    "gpt_neox": {k: v for k, v in SMALL.items() if k != "head_dim"},
+    "gptj": {**GPT, "rotary_dim": 4},
+    "granite": SMALL,
+    "helium": SMALL,
+    "lfm2": {**SMALL, "layer_types": ["conv", "full_attention"], "block_ff_dim": 64},
+    "llama": SMALL,
+    "mamba": {"hidden_size": 32, "state_size": 8, "num_hidden_layers": 2},
+    "mistral": SMALL,
+    "mixtral": {**SMALL, **EXPERTS},
+    "mpt": {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 64},
+    "nemotron": SMALL,
+    "olmo": SMALL,
+    "olmo2": SMALL,
+    "opt": {
+        "hidden_size": 32, "ffn_dim": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "max_position_embeddings": 64, "word_embed_proj_dim": 32,
+    },
+    "persimmon": {k: v for k, v in SMALL.items() if k != "head_dim"},
+    "phi": {k: v for k, v in SMALL.items() if k != "head_dim"},
+    "phi3": {k: v for k, v in SMALL.items() if k != "head_dim"},
+    "qwen2": {k: v for k, v in SMALL.items() if k != "head_dim"},
+    "qwen3": SMALL,
+    "qwen3_moe": {**SMALL, **EXPERTS, "moe_intermediate_size": 32, "decoder_sparse_step": 1},
+    "seed_oss": SMALL,
+    "smollm3": SMALL,
+    "stablelm": {k: v for k, v in SMALL.items() if k != "head_dim"},
+    "starcoder2": {k: v for k, v in SMALL.items() if k != "head_dim"},
+}  # fmt: skip
+# float32, sums over a few dozen numbers of size 10: other orders of the sum differ by less.
+CLOSE = {"atol": 2e-5, "rtol": 0}
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def policy(request) -> LanguagePolicy:
+    family = request.param
+    if family not in CONFIG_MAPPING:
+        pytest.skip(f"this version of transformers has no {family}")
+    tokenizer = word_tokenizer(WORDS)
+    config = AutoConfig.for_model(
+        family, vocab_size=len(tokenizer), bos_token_id=None, pad_token_id=None,
+        eos_token_id=tokenizer.eos_token_id, **FAMILIES[family],
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():  # a fresh model is near uniform; make it have opinions
+        for weight in model.parameters():
+            if weight.ndim == 2:
+                weight.mul_(4)
+    return LanguagePolicy(model, tokenizer)
+
+
+@torch.no_grad()
+def alone(policy: LanguagePolicy, prompt: list[int], response: list[int]) -> torch.Tensor:
+    """log π of a response's tokens, from the whole model on the one text."""
+    logits = policy.model(input_ids=torch.tensor([prompt + response])).logits[0].float()
+    log_probs = logits.log_softmax(-1)[len(prompt) - 1 : -1]
+    return log_probs.gather(1, torch.tensor(response)[:, None])[:, 0]
+
+
+def test_log_probs_are_the_models_own_alone_and_in_a_batch(policy):
+    batch = policy.encode(PROMPTS, RESPONSES)
+    log_probs = policy.log_probs_of(batch).detach()
+    for row in range(len(PROMPTS)):
+        prompt = batch.prompt_tokens[row][batch.prompt_mask[row]].tolist()
+        response = batch.response_tokens[row][batch.response_mask[row]].tolist()
+        expected = alone(policy, prompt, response)
+        torch.testing.assert_close(log_probs[row, : len(response)], expected, **CLOSE)
+        (single,), _ = policy.log_probs([PROMPTS[row]], [RESPONSES[row]])
+        torch.testing.assert_close(single.detach(), expected, **CLOSE)
+
+
+def test_sampling_agrees_with_reading_again(policy):
+    rollout = policy.sample(PROMPTS * 4, 8, generator=torch.Generator().manual_seed(0))
+    assert len(set(rollout.responses)) > 1
+    torch.testing.assert_close(rollout.log_probs, policy.log_probs_of(rollout).detach(), **CLOSE)
+
+
+def test_policy_and_reward_model_come_back_from_a_folder(policy, tmp_path):
+    policy.save_pretrained(tmp_path / "policy")
+    batch = policy.encode(PROMPTS, RESPONSES)
+    again = LanguagePolicy.from_pretrained(tmp_path / "policy")
+    torch.testing.assert_close(again.log_probs_of(batch), policy.log_probs_of(batch), **CLOSE)
+
+    reward_model = RewardModel.from_policy(policy)
+    with torch.no_grad():
+        reward_model.model.score.weight.normal_(generator=torch.Generator().manual_seed(0))
+    scores = reward_model.score(PROMPTS, RESPONSES)
+    with torch.no_grad():  # the head on the body's own last state, text by text
+        for row in range(len(PROMPTS)):
+            ids = torch.cat(
+                [batch.prompt_tokens[row][batch.prompt_mask[row]],
+                 batch.response_tokens[row][batch.response_mask[row]]]
+            )  # fmt: skip
+            state = policy.model.base_model(input_ids=ids[None]).last_hidden_state[0, -1]
+            wanted = state @ reward_model.model.score.weight[0]
+            torch.testing.assert_close(scores[row], wanted, atol=1e-4, rtol=1e-5)
+    reward_model.save_pretrained(tmp_path / "reward")
+    # With the words of this test: transformers takes some families' own tokenizer for them.
+    loaded = RewardModel(RewardModel.from_pretrained(tmp_path / "reward").model, policy.tokenizer)
+    torch.testing.assert_close(loaded.score(PROMPTS, RESPONSES), scores, atol=1e-5, rtol=1e-5)
