@@ -153,8 +153,9 @@ def train_dpo(
             tensors of shape (B,), as ``formulas.dpo_loss`` and its relatives.
         checkpoint: a folder to save the run to every ``save_every`` steps. If it holds the
             checkpoint of an interrupted run, the run goes on from there and gives the numbers that
-            it would have given without interruption. Call it with the arguments of the first call:
-            the policy with its first weights, or give the ``reference``.
+            it would have given without interruption, on a CPU to the last bit. Call it with the
+            arguments of the first call: the policy with its first weights, or give the
+            ``reference``.
 
     Yields:
         A ``DPOStep`` after each update.

@@ -231,8 +231,8 @@ def train_reward_model(
         loss: (chosen rewards (B,), rejected rewards (B,)) -> losses (B,).
         checkpoint: a folder to save the run to every ``save_every`` steps. If it holds the
             checkpoint of an interrupted run, the run goes on from there and gives the numbers that
-            it would have given without interruption. Call it with the arguments of the first call,
-            the model with the weights it had then.
+            it would have given without interruption, on a CPU to the last bit. Call it with the
+            arguments of the first call, the model with the weights it had then.
 
     Yields:
         A ``RewardStep`` after each update.
