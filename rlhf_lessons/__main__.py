@@ -12,6 +12,10 @@ COMMANDS = {
     "frontier": ("rlhf_lessons.evaluation.frontier", "measure reward against KL, method by method"),
     "run": ("rlhf_lessons.evaluation.sentiment_command", "repeat a published experiment"),
     "models": ("rlhf_lessons.training.recipes", "list, verify or rebuild the shipped models"),
+    "real": (
+        "rlhf_lessons.evaluation.real_command",
+        "fetch a real model and people's ratings",
+    ),
     "scale": ("rlhf_lessons.training.scale", "DPO on several processes, with TRL"),
 }
 

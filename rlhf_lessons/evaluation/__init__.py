@@ -53,6 +53,12 @@ from rlhf_lessons.evaluation.language import (
     estimate_share,
     sequence_kl,
 )
+from rlhf_lessons.evaluation.people_agreement import (
+    PeopleAgreement,
+    agreement_with_people,
+    load_people_agreement,
+    measure_people_agreement,
+)
 from rlhf_lessons.evaluation.play import (
     Rates,
     exact_rates,
@@ -98,6 +104,7 @@ __all__ = [
     "FrontierRun",
     "FrontierSettings",
     "PPOSweepRun",
+    "PeopleAgreement",
     "PowerLaw",
     "Rates",
     "ReferenceJudge",
@@ -106,6 +113,7 @@ __all__ = [
     "SurrogateBound",
     "WinRate",
     "agreement",
+    "agreement_with_people",
     "anchored_dpo_loss",
     "area_under_roc",
     "best_of_n",
@@ -124,8 +132,10 @@ __all__ = [
     "frontier_point",
     "load_factuality_sweep",
     "load_frontier",
+    "load_people_agreement",
     "load_ppo_sweep",
     "mean_distance",
+    "measure_people_agreement",
     "measured_best_of_n_kl",
     "order_agreement",
     "pairs_by_margin",

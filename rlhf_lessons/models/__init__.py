@@ -5,12 +5,14 @@ from rlhf_lessons.models.checkpoints import (
     Checkpoint,
     CheckpointError,
     list_checkpoints,
+    load_people_judge,
     load_policy,
     load_reward_model,
     verify_checkpoints,
 )
 from rlhf_lessons.models.classifier import ResponseClassifier
 from rlhf_lessons.models.language_policy import LanguagePolicy
+from rlhf_lessons.models.people_judge import PeopleJudge
 from rlhf_lessons.models.response_embedding import ResponseEmbedding
 from rlhf_lessons.models.response_tree import ResponseTree, TreeValues, table_policy
 from rlhf_lessons.models.reward_model import RewardModel, TokenRewardModel
@@ -33,6 +35,7 @@ __all__ = [
     "Checkpoint",
     "CheckpointError",
     "LanguagePolicy",
+    "PeopleJudge",
     "ResponseClassifier",
     "ResponseEmbedding",
     "ResponseTree",
@@ -47,6 +50,7 @@ __all__ = [
     "ValueHead",
     "ValueTable",
     "list_checkpoints",
+    "load_people_judge",
     "load_policy",
     "load_reward_model",
     "small_gpt2",

@@ -5,6 +5,8 @@
     reviews-reward  a reward model of its completions, from noisy comparisons: lessons 4 and 6
     facts-base      pretrained on documents about invented people and drugs: lesson 7
     facts-sft       fine-tuned from it to write long answers: where lesson 7 starts
+    people-judge    what people would say of a film snippet, read from the body of smollm2
+    smollm2         a real language model, which ``python -m rlhf_lessons real get`` fetches
 
 A lesson never needs what another lesson left behind: it loads one of these. Each is a folder of
 safetensors and JSON files in ``rlhf_lessons/checkpoints``; ``manifest.json`` there holds how each
@@ -16,7 +18,6 @@ Left out on purpose: making them. That trains, so it is in ``rlhf_lessons.traini
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -25,18 +26,25 @@ from pathlib import Path
 from typing import Any
 
 from rlhf_lessons.models.language_policy import LanguagePolicy
+from rlhf_lessons.models.people_judge import PeopleJudge
 from rlhf_lessons.models.reward_model import RewardModel
 from rlhf_lessons.models.saved_model import CHECKPOINT_FOLDER, without_bars
+from rlhf_lessons.real_parts import PartError, part_folder
+from rlhf_lessons.whole_files import damage
 
 __all__ = [
     "CHECKPOINT_FOLDER",
     "Checkpoint",
     "CheckpointError",
     "list_checkpoints",
+    "load_people_judge",
     "load_policy",
     "load_reward_model",
     "verify_checkpoints",
 ]
+
+FETCHED_POLICY = "smollm2"
+"""The policy that is not shipped but fetched: a part of ``rlhf_lessons.real_parts``."""
 
 
 class CheckpointError(RuntimeError):
@@ -55,7 +63,7 @@ class Checkpoint:
         steps: Batches it was trained on, those of the model it started from not counted.
         seed: Seed of its weights and of the order of its examples.
         held_out_nll: Negative log-likelihood on what it was not trained on, in nats: per token of
-            a text, or per pair for a reward model.
+            a text, per pair for a reward model, or per rating for a judge of people.
         recipe: Everything it was made from, as JSON values.
         versions: Versions of the libraries that made it.
         files: SHA-256 and size in bytes of each file, by name.
@@ -139,20 +147,29 @@ def verify_checkpoints(
 
 
 def load_policy(name: str, folder: str | os.PathLike[str] | None = None) -> LanguagePolicy:
-    """Load a shipped model, after comparing its files with the manifest.
+    """Load a shipped or a fetched model, after comparing its files with what was recorded of them.
 
     Args:
-        name: ``"reviews-base"``, ``"reviews-sft"``, ``"facts-base"`` or ``"facts-sft"``.
-        folder: Where the models are; None takes ``CHECKPOINT_FOLDER``.
+        name: ``"reviews-base"``, ``"reviews-sft"``, ``"facts-base"`` or ``"facts-sft"``, which are
+            shipped, or ``"smollm2"``, a real language model of 135 M weights, which ``python -m
+            rlhf_lessons real get`` fetches.
+        folder: Where the shipped models are; None takes ``CHECKPOINT_FOLDER``.
 
     Returns:
         The policy, on the CPU and ready to sample from or to train.
 
     Raises:
         CheckpointError: If a file is missing, truncated or changed: it says which one, and how to
-            make the model again.
+            make the model again, or to fetch it.
         ValueError: If there is no model of that name, or it is no policy.
     """
+    if name == FETCHED_POLICY:
+        try:
+            found = part_folder(name)
+        except PartError as error:
+            raise CheckpointError(f"load_policy: {error}") from error
+        with without_bars():
+            return LanguagePolicy.from_pretrained(found)
     policy = _loaded("load_policy", name, folder, LanguagePolicy.from_pretrained)
     policy.model.float()  # some are stored in half precision, to be half as large
     return policy
@@ -177,6 +194,39 @@ def load_reward_model(name: str, folder: str | os.PathLike[str] | None = None) -
     return _loaded("load_reward_model", name, folder, RewardModel.from_pretrained)
 
 
+def load_people_judge(
+    policy: LanguagePolicy | None = None,
+    name: str = "people-judge",
+    folder: str | os.PathLike[str] | None = None,
+) -> PeopleJudge:
+    """Load the judge that was fitted to people's ratings, after comparing its files.
+
+    Args:
+        policy: The model that it reads, which it copies; None loads ``"smollm2"``.
+        name: ``"people-judge"``.
+        folder: Where the shipped models are; None takes ``CHECKPOINT_FOLDER``.
+
+    Returns:
+        The judge: expected mean ratings, from −4 to 4, of prompt and response together.
+
+    Raises:
+        CheckpointError: If a file is missing, truncated or changed, or smollm2 was not fetched.
+        ValueError: If there is no model of that name, or it is no judge of people.
+    """
+    policy = load_policy(FETCHED_POLICY) if policy is None else policy
+    return _loaded(
+        "load_people_judge", name, folder, lambda found: PeopleJudge.from_pretrained(found, policy)
+    )
+
+
+_LOADERS = {
+    "ForCausalLM": ("policy", "load_policy"),
+    "LMHeadModel": ("policy", "load_policy"),
+    "ForSequenceClassification": ("reward model", "load_reward_model"),
+    "PeopleJudge": ("judge of people", "load_people_judge"),
+}
+
+
 def _loaded(
     where: str,
     name: str,
@@ -184,18 +234,17 @@ def _loaded(
     load: Callable[[Path], Any],
 ) -> Any:
     checkpoint = _named(where, name, list_checkpoints(folder))
-    damage = _damage(checkpoint)
-    if damage:
+    problems = _damage(checkpoint)
+    if problems:
         raise CheckpointError(
-            f"{checkpoint.name} is damaged: {'; '.join(damage)}. "
+            f"{checkpoint.name} is damaged: {'; '.join(problems)}. "
             f"Make it again: {_build(checkpoint.name)}"
         )
     config = json.loads((checkpoint.folder / "config.json").read_text(encoding="utf-8"))
-    scalar_head = config["architectures"][0].endswith("ForSequenceClassification")
-    if scalar_head != (where == "load_reward_model"):
-        kind, loader = (
-            ("reward model", "load_reward_model") if scalar_head else ("policy", "load_policy")
-        )
+    kind, loader = next(
+        of for made, of in _LOADERS.items() if config["architectures"][0].endswith(made)
+    )
+    if where != loader:
         raise ValueError(f"{where}: {name} is a {kind}; {loader} loads it")
     with without_bars():
         return load(checkpoint.folder)
@@ -210,23 +259,11 @@ def _named(where: str, name: str, checkpoints: list[Checkpoint]) -> Checkpoint:
         if checkpoint.name == name:
             return checkpoint
     known = ", ".join(checkpoint.name for checkpoint in checkpoints) or "none at all"
-    raise ValueError(f"{where}: name must be one of the shipped models ({known}), got {name!r}")
+    fetched = f" or {FETCHED_POLICY}, which is fetched" if where == "load_policy" else ""
+    raise ValueError(
+        f"{where}: name must be one of the shipped models ({known}){fetched}, got {name!r}"
+    )
 
 
 def _damage(checkpoint: Checkpoint) -> list[str]:
-    found = []
-    for name, expected in checkpoint.files.items():
-        path = checkpoint.folder / name
-        try:
-            content = path.read_bytes()
-        except FileNotFoundError:
-            found.append(f"{path} is missing")
-            continue
-        except OSError as error:
-            found.append(f"{path} cannot be read ({error.strerror})")
-            continue
-        if len(content) < expected["bytes"]:
-            found.append(f"{path} is cut off: {len(content)} of {expected['bytes']} bytes")
-        elif hashlib.sha256(content).hexdigest() != expected["sha256"]:
-            found.append(f"{path} was changed: its SHA-256 is not the one in manifest.json")
-    return found
+    return damage(checkpoint.folder, checkpoint.files, "manifest.json")

@@ -2,8 +2,15 @@
 
 from rlhf_lessons.training.classifier import ClassifierSettings, ClassifierStep, train_classifier
 from rlhf_lessons.training.dpo import DPOSettings, DPOStep, train_dpo
+from rlhf_lessons.training.people_judge import PeopleJudgeFit, fit_people_judge
 from rlhf_lessons.training.ppo import PPOSettings, PPOStep, train_ppo
-from rlhf_lessons.training.recipes import RECIPES, Recipe, RewardRecipe, build_checkpoint
+from rlhf_lessons.training.recipes import (
+    RECIPES,
+    JudgeRecipe,
+    Recipe,
+    RewardRecipe,
+    build_checkpoint,
+)
 from rlhf_lessons.training.response_embedding import (
     EmbeddingSettings,
     EmbeddingStep,
@@ -40,9 +47,11 @@ __all__ = [
     "DPOStep",
     "EmbeddingSettings",
     "EmbeddingStep",
+    "JudgeRecipe",
     "MonteCarlo",
     "PPOSettings",
     "PPOStep",
+    "PeopleJudgeFit",
     "QSettings",
     "Recipe",
     "ReinforceSettings",
@@ -55,6 +64,7 @@ __all__ = [
     "ValueSettings",
     "ValueStep",
     "build_checkpoint",
+    "fit_people_judge",
     "held_out_nll",
     "train_classifier",
     "train_distillation",

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import hashlib
 import json
 import os
 import sys
@@ -34,18 +33,22 @@ from rlhf_lessons.models.checkpoints import (
     verify_checkpoints,
 )
 from rlhf_lessons.models.language_policy import LanguagePolicy
+from rlhf_lessons.models.people_judge import PeopleJudge
 from rlhf_lessons.models.reward_model import RewardModel
 from rlhf_lessons.models.small_gpt2 import small_gpt2
 from rlhf_lessons.models.tokenizer import word_tokenizer
+from rlhf_lessons.real_parts import PARTS, PartError, part_damage
+from rlhf_lessons.training.people_judge import fit_people_judge
 from rlhf_lessons.training.reward_model import RewardSettings, train_reward_model
 from rlhf_lessons.training.supervised import SupervisedSettings, held_out_nll, train_sft
 from rlhf_lessons.training.versions import versions
-from rlhf_lessons.whole_files import replace_file
+from rlhf_lessons.whole_files import fingerprint, replace_file
 from rlhf_lessons.worlds.fact_corpus import (
     fact_vocabulary,
     sample_fact_demonstrations,
     sample_fact_documents,
 )
+from rlhf_lessons.worlds.film_snippets import load_snippets
 from rlhf_lessons.worlds.labellers import NoisyComparer, label_pairs
 from rlhf_lessons.worlds.reviews import (
     VOCABULARY,
@@ -55,7 +58,7 @@ from rlhf_lessons.worlds.reviews import (
     sample_web_text,
 )
 
-__all__ = ["RECIPES", "Recipe", "RewardRecipe", "build_checkpoint", "main"]
+__all__ = ["RECIPES", "JudgeRecipe", "Recipe", "RewardRecipe", "build_checkpoint", "main"]
 
 
 @dataclass(frozen=True)
@@ -158,7 +161,37 @@ _SIZE = {"width": 64, "layers": 3, "heads": 4, "context": 64, "seed": 0}
 
 _FACTS_SIZE = {"width": 128, "layers": 4, "heads": 4, "context": 96, "seed": 0}
 
-RECIPES: dict[str, Recipe | RewardRecipe] = {
+
+@dataclass(frozen=True)
+class JudgeRecipe:
+    """Everything that the shipped judge of people is made from.
+
+    Attributes:
+        name: Name of the judge.
+        summary: One sentence about what it is fitted to.
+        start: Name of the language model whose body it reads; it and the ratings are fetched.
+        layers: Layers that are read.
+        ending: What is added to each text.
+        ridges: Strengths of the ridge to choose from.
+    """
+
+    name: str
+    summary: str
+    start: str
+    layers: tuple[int, ...]
+    ending: str
+    ridges: tuple[float, ...]
+
+    def as_json(self) -> dict:
+        """Give the recipe as JSON values."""
+        values = dataclasses.asdict(self)
+        del values["name"], values["summary"]
+        for name in ("layers", "ridges"):
+            values[name] = list(values[name])
+        return {"data": "worlds.load_snippets", **values}
+
+
+RECIPES: dict[str, Recipe | RewardRecipe | JudgeRecipe] = {
     recipe.name: recipe
     for recipe in (
         Recipe(
@@ -234,13 +267,21 @@ RECIPES: dict[str, Recipe | RewardRecipe] = {
             ),
             stored_as="float16",
         ),
+        JudgeRecipe(
+            name="people-judge",
+            summary="what people would say of a film snippet, read from the body of smollm2",
+            start="smollm2",
+            layers=(16, 22),
+            ending=" Overall, the film was",
+            ridges=(1000.0, 2000.0, 3000.0, 5000.0, 8000.0, 12_000.0),
+        ),
     )
 }
 """The recipe of each shipped model, by name, each after the one it starts from."""
 
 
 def build_checkpoint(
-    recipe: Recipe | RewardRecipe,
+    recipe: Recipe | RewardRecipe | JudgeRecipe,
     folder: str | os.PathLike[str] | None = None,
     progress: bool = False,
 ) -> dict:
@@ -260,6 +301,7 @@ def build_checkpoint(
 
     Raises:
         CheckpointError: If the model it starts from is missing or damaged.
+        PartError: If the ratings it is fitted to were not fetched.
         OSError: If the files cannot be written.
     """
     import torch
@@ -279,13 +321,18 @@ def build_checkpoint(
                 raise CheckpointError(
                     f"{recipe.name} starts from {recipe.start}, which cannot be loaded: {error}"
                 ) from error
-        train = _trained_reward_model if isinstance(recipe, RewardRecipe) else _trained_policy
+        train = {
+            Recipe: _trained_policy,
+            RewardRecipe: _trained_reward_model,
+            JudgeRecipe: _fitted_judge,
+        }[type(recipe)]
         model, validation_loss = train(recipe, start, progress)
         entry = {
             "summary": recipe.summary,
             "parameters": sum(weight.numel() for weight in model.parameters()),
-            "steps": recipe.settings.steps,
-            "seed": recipe.settings.seed,
+            # A closed form takes no steps and draws nothing.
+            "steps": recipe.settings.steps if hasattr(recipe, "settings") else 0,
+            "seed": recipe.settings.seed if hasattr(recipe, "settings") else 0,
             "held_out_nll": round(validation_loss, 4),
             "recipe": recipe.as_json(),
             "versions": versions(),
@@ -349,6 +396,27 @@ def _trained_reward_model(
     return model, validation_loss
 
 
+def _fitted_judge(
+    recipe: JudgeRecipe, start: LanguagePolicy, progress: bool
+) -> tuple[PeopleJudge, float]:
+    import torch
+    from tqdm import tqdm
+
+    training, validation = load_snippets()
+    judge = PeopleJudge(start, layers=recipe.layers, ending=recipe.ending)
+    texts = [snippet.text for snippet in training]
+    parts = range(0, len(texts), judge.batch_size)
+    features = torch.cat(
+        [
+            judge.features(texts[at : at + judge.batch_size])
+            for at in tqdm(parts, recipe.name, disable=not progress, unit="batch")
+        ]
+    )
+    fit = fit_people_judge(judge, features, [s.rating for s in training], recipe.ridges)
+    scores = judge([""] * len(validation), [snippet.text for snippet in validation])
+    return judge, fit.nll(torch.tensor([snippet.rating for snippet in validation]), scores)
+
+
 def _finish(folder: Path) -> dict[str, dict]:
     """Make the saved files fit to be shipped, and list them with size and SHA-256."""
     # The class name that every version of transformers reads; 5 writes one of its own.
@@ -357,6 +425,8 @@ def _finish(folder: Path) -> dict[str, dict]:
         "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast"},
     }
     for name, change in changes.items():
+        if not (folder / name).exists():
+            continue  # a judge has no tokenizer of its own
         values = json.loads((folder / name).read_text(encoding="utf-8"))
         for loaded_how in ("_name_or_path", "is_local", "local_files_only"):
             values.pop(loaded_how, None)
@@ -365,11 +435,7 @@ def _finish(folder: Path) -> dict[str, dict]:
     for path in sorted(folder.iterdir()):
         if path.suffix in (".json", ".safetensors"):
             path.chmod(0o644)  # safetensors writes files for the owner's eyes only
-            content = path.read_bytes()
-            files[path.name] = {
-                "bytes": len(content),
-                "sha256": hashlib.sha256(content).hexdigest(),
-            }
+            files[path.name] = fingerprint(path)
     return files
 
 
@@ -411,7 +477,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("list", help="name the models, with size and held-out loss")
     commands.add_parser("verify", help="compare every file with the manifest")
-    build = commands.add_parser("build", help="train models again, about a minute each")
+    build = commands.add_parser("build", help="train models again, minutes each")
     build.add_argument(
         "names", nargs="*", metavar="NAME", help=f"{', '.join(RECIPES)}; all when left out"
     )
@@ -423,7 +489,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 build.error(f"no recipe for {', '.join(unknown)}; there are {', '.join(RECIPES)}")
             return _build(arguments.names, arguments.folder)
         return {"list": _list, "verify": _verify}[arguments.command](arguments.folder)
-    except (CheckpointError, OSError) as error:
+    except (CheckpointError, PartError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -433,7 +499,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _build(names: Sequence[str], folder: Path) -> int:
     for recipe in RECIPES.values():  # in the order of what starts from what
-        if not names or recipe.name in names:
+        if not names and recipe.start in PARTS and any(map(part_damage, PARTS)):
+            print(f"{recipe.name}: left out; it needs python -m rlhf_lessons real get")
+        elif not names or recipe.name in names:
             entry = build_checkpoint(recipe, folder, progress=True)
             print(f"{recipe.name}: built, held-out loss {entry['held_out_nll']:.4f} nats")
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rlhf_lessons.real_parts import PartError
 from rlhf_lessons.worlds.biographies import people_encyclopedia
 from rlhf_lessons.worlds.encyclopedia import (
     Claim,
@@ -16,6 +17,7 @@ from rlhf_lessons.worlds.fact_corpus import (
     sample_fact_demonstrations,
     sample_fact_documents,
 )
+from rlhf_lessons.worlds.film_snippets import FilmSnippet, VaderJudge, load_snippets
 from rlhf_lessons.worlds.labellers import (
     AgreementJudge,
     AILabeller,
@@ -70,9 +72,11 @@ __all__ = [
     "Document",
     "Encyclopedia",
     "Fault",
+    "FilmSnippet",
     "GroupedComparers",
     "LabelledText",
     "NoisyComparer",
+    "PartError",
     "Preference",
     "PreferenceFileError",
     "Reading",
@@ -80,6 +84,7 @@ __all__ = [
     "ScaleRater",
     "SimilarityRater",
     "Subject",
+    "VaderJudge",
     "WeightedJudge",
     "append_preferences",
     "bayes_ceiling",
@@ -95,6 +100,7 @@ __all__ = [
     "label_pairs",
     "length_judge",
     "load_preferences",
+    "load_snippets",
     "load_texts",
     "opinion_habits",
     "opinion_score",

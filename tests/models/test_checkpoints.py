@@ -10,15 +10,18 @@ from rlhf_lessons.models.checkpoints import (
     CHECKPOINT_FOLDER,
     CheckpointError,
     list_checkpoints,
+    load_people_judge,
     load_policy,
     load_reward_model,
     verify_checkpoints,
 )
+from rlhf_lessons.real_parts import part_damage
 from rlhf_lessons.worlds import (
     VOCABULARY,
     faults,
     gold_reward,
     is_rude,
+    load_snippets,
     sample_prompts,
     sample_reviews,
 )
@@ -38,7 +41,8 @@ def test_shipped_models_are_sound_and_small():
     assert {*NAMES, "reviews-reward", "facts-base", "facts-sft"} <= set(names)
     assert verify_checkpoints() == {name: [] for name in names}
     for checkpoint in checkpoints:
-        assert 150_000 < checkpoint.parameters < 1_000_000
+        if checkpoint.name != "people-judge":  # a head without a body
+            assert 150_000 < checkpoint.parameters < 1_000_000
         on_disk = {path.name: path.stat().st_size for path in checkpoint.folder.iterdir()}
         assert on_disk == {name: file["bytes"] for name, file in checkpoint.files.items()}
         assert checkpoint.size == sum(on_disk.values()) < 2_100_000
@@ -108,9 +112,37 @@ def test_the_reward_model_orders_new_completions_as_the_gold_reward_does():
     assert abs(float(scores.mean())) < 0.25 and abs(float(scores.std()) - 1) < 0.2
 
 
+def test_the_fetched_model_says_how_to_fetch_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("RLHF_LESSONS_CACHE", str(tmp_path))
+    for load in (lambda: load_policy("smollm2"), load_people_judge):
+        with pytest.raises(CheckpointError, match="python -m rlhf_lessons real get smollm2"):
+            load()
+    assert "smollm2" not in [checkpoint.name for checkpoint in list_checkpoints()]
+
+
+@pytest.mark.skipif(
+    bool(part_damage("smollm2") or part_damage("snippets")), reason="the parts were not fetched"
+)
+def test_the_real_model_and_the_judge_that_reads_it():
+    policy = load_policy("smollm2")
+    assert sum(weight.numel() for weight in policy.parameters()) == 134_515_008
+    logits = policy.next_token_logits(["The capital of France is"])[0]
+    assert policy.tokenizer.decode(logits.argmax()) == " Paris"
+    assert policy.tokenizer.eos_token == policy.tokenizer.pad_token == "<|im_end|>"
+    _, held_out = load_snippets()
+    judge = load_people_judge(policy)
+    scores = judge([""] * 100, [snippet.text for snippet in held_out[:100]])
+    ratings = torch.tensor([snippet.rating for snippet in held_out[:100]])
+    # 0.857 on all 1,005; the standard error on 100 is 0.03.
+    assert float(torch.corrcoef(torch.stack([scores, ratings]))[0, 1]) > 0.75
+    praise, blame = judge(["The film was"] * 2, [" wonderful, I loved it.", " a dull mess."])
+    assert praise > 1 and blame < -1
+    assert len(policy.model.model.layers) == 30  # the judge cut a copy
+
+
 def test_an_unknown_name():
     with pytest.raises(
-        ValueError, match=r"shipped models \(.*reviews-base, .*reviews-sft.*\), got 'gpt'"
+        ValueError, match=r"shipped .*reviews-base, .*reviews-sft.* or smollm2.*, got 'gpt'"
     ):
         load_policy("gpt")
     with pytest.raises(ValueError, match="got None"):

@@ -4,16 +4,26 @@ import dataclasses
 
 import pytest
 import torch
+from model_families import save_family
 
+from rlhf_lessons.models import LanguagePolicy
 from rlhf_lessons.models.checkpoints import (
     CheckpointError,
     list_checkpoints,
+    load_people_judge,
     load_policy,
     load_reward_model,
 )
 from rlhf_lessons.training import recipes
-from rlhf_lessons.training.recipes import RECIPES, RewardRecipe, build_checkpoint, main
+from rlhf_lessons.training.recipes import (
+    RECIPES,
+    JudgeRecipe,
+    RewardRecipe,
+    build_checkpoint,
+    main,
+)
 from rlhf_lessons.training.supervised import SupervisedSettings, held_out_nll
+from rlhf_lessons.worlds import FilmSnippet
 
 POLICIES = ("reviews-base", "reviews-sft")
 
@@ -23,6 +33,8 @@ def shrink(name: str):
     if isinstance(RECIPES[name], RewardRecipe):
         settings = dataclasses.replace(RECIPES[name].settings, steps=3, batch_size=4)
         return dataclasses.replace(RECIPES[name], pairs=20, validation=10, settings=settings)
+    if isinstance(RECIPES[name], JudgeRecipe):
+        return dataclasses.replace(RECIPES[name], layers=(1, 2), ending=" the film")
     return dataclasses.replace(
         RECIPES[name],
         size={"width": 8, "layers": 1, "heads": 2, "context": 96, "seed": 0},
@@ -30,6 +42,30 @@ def shrink(name: str):
         validation=10,
         settings=SupervisedSettings(steps=3, batch_size=4, warmup=0.3),
     )
+
+
+SNIPPETS = [
+    FilmSnippet(f"the film was {word} . it made me {end}", rating)
+    for end in ("smile", "leave", "think")
+    for word, rating in (("good", 2.5), ("dull", -1.5), ("bad", -2.0), ("so so", 0.1))
+]
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    return LanguagePolicy.from_pretrained(save_family("llama", tmp_path_factory.mktemp("llama")))
+
+
+@pytest.fixture(autouse=True)
+def parts(monkeypatch, llama):
+    """In the place of what is fetched: a tiny llama and a dozen snippets."""
+
+    def load(name, folder=None):
+        return llama if name == "smollm2" else load_policy(name, folder)
+
+    monkeypatch.setattr(recipes, "load_policy", load)
+    monkeypatch.setattr(recipes, "load_snippets", lambda: (SNIPPETS, SNIPPETS[::2]))
+    monkeypatch.setattr(recipes, "part_damage", lambda name: [])
 
 
 @pytest.fixture
@@ -85,13 +121,42 @@ def test_a_reward_model_is_a_normalised_judge_of_its_policy(tmp_path):
     assert model.scale != 1.0
 
 
-def test_each_kind_has_its_own_loader(tmp_path):
+def test_a_judge_of_people_is_fitted_to_their_ratings(tmp_path, llama):
+    entry = build_checkpoint(shrink("people-judge"), tmp_path)
+    judge = load_people_judge(llama, folder=tmp_path)
+    assert judge.layers == (1, 2) and judge.ending == " the film"
+    assert entry["parameters"] == 2 * 3 * 32 + 1 and entry["steps"] == 0
+    assert set(entry["files"]) == {"config.json", "model.safetensors"}
+    texts, ratings = zip(*SNIPPETS, strict=True)
+    scores = judge([""] * len(texts), texts)
+    mean = sum(ratings) / len(ratings)
+    assert float((scores - torch.tensor(ratings)).square().mean()) < 0.9 * float(
+        (mean - torch.tensor(ratings)).square().mean()
+    )
+
+
+def test_without_the_fetched_parts_all_others_are_built(tmp_path, small, monkeypatch, capsys):
+    monkeypatch.setattr(recipes, "part_damage", lambda name: ["it is not there"])
+    assert main(["--folder", str(tmp_path), "build"]) == 0
+    assert "people-judge: left out; it needs python -m rlhf_lessons real get" in (
+        capsys.readouterr().out
+    )
+    assert sorted(c.name for c in list_checkpoints(tmp_path)) == sorted(
+        set(RECIPES) - {"people-judge"}
+    )
+
+
+def test_each_kind_has_its_own_loader(tmp_path, llama):
     for name in RECIPES:
         build_checkpoint(shrink(name), tmp_path)
     with pytest.raises(ValueError, match="reviews-reward is a reward model; load_reward_model"):
         load_policy("reviews-reward", tmp_path)
     with pytest.raises(ValueError, match="reviews-sft is a policy; load_policy loads it"):
         load_reward_model("reviews-sft", tmp_path)
+    with pytest.raises(ValueError, match="people-judge is a judge of people; load_people_judge"):
+        load_policy("people-judge", tmp_path)
+    with pytest.raises(ValueError, match="reviews-sft is a policy"):
+        load_people_judge(llama, "reviews-sft", tmp_path)
 
 
 def test_fine_tuning_needs_a_sound_base_model(tmp_path):
