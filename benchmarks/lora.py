@@ -6,8 +6,8 @@
 A random model of the shape of SmolLM2-135M in float32 learns from 8 pairs a step, prompt and
 response about 32 tokens together. Each round measures both in processes of their own, one after the
 other, so that peaks of memory do not mix and other work on the machine meets both. A step is all
-from one update to the next, the first left out; ``copy_mib`` is what ``policy.copy()``, PPO's
-reference, adds.
+from one update to the next, the first left out; ``copy_mib`` is what the weights of
+``policy.copy()``, PPO's reference, take beside those of the policy.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ WAYS = ("full", "lora")
 
 
 def measure(way: str, rank: int, steps: int) -> dict[str, float]:
-    import psutil
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -56,15 +55,13 @@ def measure(way: str, rank: int, steps: int) -> dict[str, float]:
         pass
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    before = psutil.Process().memory_info().rss
-    copied = policy.copy()
-    added = psutil.Process().memory_info().rss - before
-    assert not any(weight.requires_grad for weight in copied.parameters())
+    there = {weight.data_ptr() for weight in policy.parameters()}
+    copied = [weight for weight in policy.copy().parameters() if weight.data_ptr() not in there]
     return {
         "ms": 1000 * wall / steps,
         "cpu_ms": 1000 * cpu / steps,
         "peak_mib": peak,
-        "copy_mib": added / 2**20,
+        "copy_mib": sum(weight.nbytes for weight in copied) / 2**20,
         "trained": sum(weight.numel() for weight in policy.parameters() if weight.requires_grad),
         "weights": sum(weight.numel() for weight in policy.parameters()),
     }

@@ -97,11 +97,11 @@ def agreement_with_people(scores: Sequence[float], ratings: Sequence[float]) -> 
     return PeopleAgreement(len(x), *(tuple(map(float, value)) for value in values))
 
 
-def measure_people_agreement(folder: Path = FOLDER) -> None:
+def measure_people_agreement(folder: Path | None = None) -> None:
     """Let the judge of people and VADER score the held-out snippets, and keep what they say.
 
     Args:
-        folder: where the file goes.
+        folder: where the file goes; None takes the one beside this module.
 
     Returns:
         None.
@@ -120,14 +120,16 @@ def measure_people_agreement(folder: Path = FOLDER) -> None:
         "scores": {name: [round(float(x), 4) for x in given] for name, given in scores.items()},
     }
     settings = {"left_out_correlation": judge.correlation}
-    write_run(folder / "held_out.json", run, command=COMMAND, settings=settings)
+    write_run((folder or FOLDER) / "held_out.json", run, command=COMMAND, settings=settings)
 
 
-def load_people_agreement(folder: Path = FOLDER) -> tuple[dict[str, PeopleAgreement], float]:
+def load_people_agreement(
+    folder: Path | None = None,
+) -> tuple[dict[str, PeopleAgreement], float]:
     """Read what is stored of the held-out snippets.
 
     Args:
-        folder: where the file is.
+        folder: where the file is; None takes the one beside this module.
 
     Returns:
         The agreement of each judge, by its name, and the correlation of the judge of people on the
@@ -147,5 +149,5 @@ def load_people_agreement(folder: Path = FOLDER) -> tuple[dict[str, PeopleAgreem
         }
         return found, made_by["settings"]["left_out_correlation"]
 
-    (found,) = read_runs(folder, make, COMMAND)
+    (found,) = read_runs(folder or FOLDER, make, COMMAND)
     return found

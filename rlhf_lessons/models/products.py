@@ -2,8 +2,9 @@
 
 torch multiplies float32 matrices with MKL; the products of oneDNN, its other library, are up to
 twice as fast on some CPUs and as exact. torch sends products there only when told that bfloat16
-would do. Few CPUs (those with AMX) then use it; on all others the result is float32 as before, and
-one product tells which. ``benchmarks/RESULTS.md`` measures the gain.
+would do, and oneDNN then uses it where it gains by it: on x86 with AMX and with nothing else, on
+ARM wherever there is bfloat16. So products go there on x86 without AMX alone, and only after each
+kind of them was tried and found exact. ``benchmarks/RESULTS.md`` measures the gain.
 
 What is here: :class:`OneDNN`, a block in which products go there, and :func:`fast_products`, a
 block in which the linear layers of any model and ``torch.bmm`` do, now and when their gradients are
@@ -15,11 +16,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import platform
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
@@ -29,7 +32,7 @@ FROM_ROWS = 32  # below it, what a call of oneDNN costs is more than it saves
 
 
 class OneDNN:
-    """A block in which float32 matrix products go to oneDNN.
+    """A block in which float32 matrix products go to oneDNN, however it ends.
 
     Args:
         use: False changes nothing.
@@ -38,14 +41,15 @@ class OneDNN:
     def __init__(self, use: bool = True) -> None:
         self.use = use
 
+    # What torch.backends.mkldnn.matmul.fp32_precision calls; an interrupt cannot come in between.
     def __enter__(self) -> None:
         if self.use:
-            self.before = torch.backends.mkldnn.matmul.fp32_precision
-            torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+            self.before = torch._C._get_fp32_precision_getter("mkldnn", "matmul")
+            torch._C._set_fp32_precision_setter("mkldnn", "matmul", "bf16")
 
     def __exit__(self, *error: object) -> None:
         if self.use:
-            torch.backends.mkldnn.matmul.fp32_precision = self.before
+            torch._C._set_fp32_precision_setter("mkldnn", "matmul", self.before)
 
 
 def onednn_suits(x: Tensor) -> bool:
@@ -57,6 +61,7 @@ def onednn_suits(x: Tensor) -> bool:
         x.device.type == "cpu"
         and x.dtype == torch.float32
         and x.shape[0] >= FROM_ROWS
+        and not torch.is_autocast_enabled("cpu")  # which multiplies in another precision
         and _onednn_keeps_float32()
     )
 
@@ -88,9 +93,9 @@ class _FastProducts(TorchFunctionMode):
         if function is F.linear and not kwargs:
             return _linear(*args)
         if function is torch.addmm and not kwargs and onednn_suits(args[1]):
-            return _product(torch.addmm, *args)
+            return _product(*args)
         if function is torch.bmm and not kwargs and onednn_suits(args[0]):
-            return _product(torch.bmm, *args)
+            return _product(None, *args)
         return function(*args, **(kwargs or {}))
 
 
@@ -99,30 +104,82 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     rows = x.reshape(-1, x.shape[-1])
     if not (type(weight) is torch.nn.Parameter and onednn_suits(rows)):
         return F.linear(x, weight, bias)
-    product = (torch.mm,) if bias is None else (torch.addmm, bias)
-    return _product(*product, rows, weight.T).view(*x.shape[:-1], len(weight))
+    return _product(bias, rows, weight.T).view(*x.shape[:-1], len(weight))
 
 
-def _product(function: Callable[..., Tensor], *args: Tensor) -> Tensor:
-    """Multiply, and later compute the two products of the gradient."""
-    block = OneDNN()
-    with block:
-        result = function(*args)
-    if result.grad_fn is not None:
-        result.grad_fn.register_prehook(lambda _: block.__enter__())
-        result.grad_fn.register_hook(lambda *_: block.__exit__())
-    return result
+def _product(bias: Tensor | None, a: Tensor, b: Tensor) -> Tensor:
+    """a·b, plus a bias or not; the two products of its gradient go the same way."""
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        return _multiply(a, b, bias)  # these derivatives want torch's own operations
+    return _Product.apply(bias, a, b)
+
+
+def _multiply(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+    if bias is not None:
+        return torch.addmm(bias, a, b)
+    return torch.mm(a, b) if a.dim() == 2 else torch.bmm(a, b)
+
+
+class _Product(torch.autograd.Function):
+    """A product and its gradient, each in a block of its own, which ends with any error too."""
+
+    @staticmethod
+    def forward(ctx: Any, bias: Tensor | None, a: Tensor, b: Tensor) -> Tensor:
+        ctx.save_for_backward(a, b)
+        ctx.bias_shape = None if bias is None else bias.shape
+        with OneDNN():
+            return _multiply(a, b, bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        a, b = ctx.saved_tensors
+        of_bias, of_a, of_b = ctx.needs_input_grad
+        bias_gradient = a_gradient = b_gradient = None
+        with OneDNN():
+            if of_bias:
+                bias_gradient = gradient.sum_to_size(ctx.bias_shape)
+            if of_a:
+                a_gradient = _multiply(gradient, b.mT)
+            if of_b and b.mT.is_contiguous():  # laid out like b, or it would be copied
+                b_gradient = _multiply(gradient.mT, a).mT
+            elif of_b:
+                b_gradient = _multiply(a.mT, gradient)
+        return bias_gradient, a_gradient, b_gradient
 
 
 @functools.cache
 def _onednn_keeps_float32() -> bool:
-    """Say whether oneDNN multiplies in float32: its error is near 1e-7 then, else near 1e-3."""
-    setting = getattr(torch.backends.mkldnn, "matmul", None)  # since torch 2.9
-    if setting is None or not torch.backends.mkldnn.is_available():
-        return False
+    """Say whether oneDNN multiplies in float32 here; finding out takes some 20 ms, once."""
+    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    return (
+        hasattr(torch._C, "_set_fp32_precision_setter")  # since torch 2.9
+        and torch.backends.mkldnn.is_available()
+        and platform.machine() in ("x86_64", "AMD64")
+        and not has_amx()
+        # Its error is near 1e-7 then, else near 1e-3. Small and large products, and batches of
+        # them, take different ways through the libraries.
+        and max(map(_error, ((64, 128, 384), (1024, 128, 384), (64, 32, 32, 32)))) < 1e-5
+    )
+
+
+def _error(sizes: tuple[int, ...]) -> float:
+    """Give the largest error of a product and of those in its gradient, next to what they give.
+
+    Args:
+        sizes: rows, inner size and columns, after the number of products if these are many.
+    """
+    *many, rows, inner, columns = sizes
     generator = torch.Generator().manual_seed(0)
-    a, b = torch.randn(2, 128, 128, generator=generator)
-    exact = a.double() @ b.double()
-    with OneDNN():
-        error = (torch.mm(a, b) - exact).abs().max() / exact.abs().max()
-    return bool(error < 1e-5)
+    a = torch.randn(*many, rows, inner, generator=generator)
+    b = torch.randn(*many, inner, columns, generator=generator)
+    result = torch.randn(*many, rows, columns, generator=generator)
+    bias = None if many else torch.zeros(columns)
+    errors = []
+    for left, right, added in (
+        (a, b, bias), (result, b.mT, None), (a.mT, result, None), (result.mT, a, None)
+    ):  # fmt: skip
+        with OneDNN():
+            product = _multiply(left, right, added)[..., :8, :]  # some rows tell
+        exact = left[..., :8, :].double() @ right.double()
+        errors.append(float((product - exact).abs().max() / exact.abs().max()))
+    return max(errors)

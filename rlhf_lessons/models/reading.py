@@ -52,6 +52,8 @@ class Reader:
         self.text = tokens
         seen = None if self.seen is None else self.seen[:, : self.length]
         logits, self.cache = self.forward(tokens, seen, keep=1, use_cache=True, cache=self.cache)
+        if type(self.cache).__name__ == "HybridCache":
+            self.cache = None  # of transformers 4.48: it has room for what it read first, no more
         return logits[:, -1]
 
     def can_drop(self) -> bool:

@@ -150,13 +150,7 @@ def _load_adapted(
     advice = f"base= of {where} says where the base of the adapter in {folder} is now"
     if not named:
         raise ValueError(f"{where}: {folder} must name the adapter's base, got none; {advice}")
-    if (CHECKPOINT_FOLDER / named / "config.json").is_file():
-        named = str(CHECKPOINT_FOLDER / named)
-    elif named in PARTS:
-        try:
-            named = str(part_folder(named))
-        except PartError as error:
-            raise OSError(f"{where}: the base of the adapter in {folder}: {error}") from error
+    named = _course_folder(where, named)
     if (Path(named).expanduser() / adapters.CONFIG).is_file():
         raise ValueError(
             f"{where}: the base of an adapter must be a whole model, got the adapter {named}; "
@@ -353,8 +347,20 @@ def _base_name(model: PreTrainedModel) -> str | None:
     if name is None or not Path(name).is_dir():
         return name
     folder = Path(os.path.realpath(name))
-    of_course = CHECKPOINT_FOLDER.resolve(), cache_folder().resolve()
-    return folder.name if folder.parent in of_course else str(folder)
+    homes = (CHECKPOINT_FOLDER.resolve(), Path(os.path.realpath(cache_folder())))
+    return folder.name if folder.parent in homes else str(folder)
+
+
+def _course_folder(where: str, name: str) -> str:
+    """Give the folder of a model that comes with the course or is fetched; any other name as is."""
+    if (CHECKPOINT_FOLDER / name / "config.json").is_file():
+        return str(CHECKPOINT_FOLDER / name)
+    if name in PARTS:
+        try:
+            return str(part_folder(name))
+        except PartError as error:
+            raise OSError(f"{where}: {error}") from error
+    return name
 
 
 @contextlib.contextmanager

@@ -94,7 +94,8 @@ class DPOStep:
         rejected_reward: the same of the rejected ones.
         margin: mean of chosen minus rejected implicit reward.
         accuracy: share of pairs whose chosen implicit reward is above the rejected one, ties
-            counted half.
+            counted half. What differs by the rounding of log-probabilities alone is a tie, so it is
+            0.5 where the policy is the reference.
         chosen_log_prob: mean log π(y_w | x) in nats, summed over each response.
         rejected_log_prob: the same of the rejected ones.
         kl: mean of log π_ref − log π over all responses of the batch, in nats per response. Where
@@ -152,8 +153,9 @@ def train_dpo(
             tensors of shape (B,), as ``formulas.dpo_loss`` and its relatives.
         checkpoint: a folder to save the run to every ``save_every`` steps. If it holds the
             checkpoint of an interrupted run, the run goes on from there and gives the numbers that
-            it would have given without interruption. Call it with the arguments of the first call:
-            the policy with its first weights, or give the ``reference``.
+            it would have given without interruption, on a CPU to the last bit. Call it with the
+            arguments of the first call: the policy with its first weights, or give the
+            ``reference``.
 
     Yields:
         A ``DPOStep`` after each update.
@@ -228,6 +230,7 @@ def _loop(
 ) -> Iterator[DPOStep]:
     s = settings
     old = tuple(side.to(policy.device) for side in pairs.all_log_probs(reference, s.bf16))
+    rounding = _rounding(policy, s.bf16)
     held_out_old = ()
     if held_out is not None:
         held_out_old = tuple(
@@ -265,7 +268,6 @@ def _loop(
         validation = (None, None)
         if held_out is not None and (step == s.steps or step % s.evaluate_every == 0):
             validation = _validate(policy, held_out, held_out_old, settings, loss)
-        _, chosen, rejected, old_chosen, old_rejected = measured
         chosen_reward, rejected_reward = s.beta * (measured[1:3] - measured[3:])
         means = torch.cat([measured[1:], chosen_reward[None], rejected_reward[None]]).mean(1)
         chosen_mean, rejected_mean, old_chosen_mean, old_rejected_mean, *rewards = means.tolist()
@@ -276,7 +278,7 @@ def _loop(
             chosen_reward=rewards[0],
             rejected_reward=rewards[1],
             margin=rewards[0] - rewards[1],
-            accuracy=accuracy_of(chosen_reward, rejected_reward),
+            accuracy=_accuracy(measured[1:], rounding),
             chosen_log_prob=chosen_mean,
             rejected_log_prob=rejected_mean,
             kl=(old_chosen_mean - chosen_mean + old_rejected_mean - rejected_mean) / 2,
@@ -296,10 +298,32 @@ def _validate(
     loss: PairLoss,
 ) -> tuple[float, float]:
     """Give mean loss and accuracy on held-out pairs."""
-    chosen, rejected = pairs.all_log_probs(policy, settings.bf16)
-    old_chosen, old_rejected = reference_log_probs
-    mean = float(loss(chosen, rejected, old_chosen, old_rejected, settings.beta).mean())
-    return mean, accuracy_of(chosen - old_chosen, rejected - old_rejected)
+    log_probs = (*pairs.all_log_probs(policy, settings.bf16), *reference_log_probs)
+    mean = float(loss(*log_probs, settings.beta).mean())
+    return mean, _accuracy(torch.stack(log_probs).double(), _rounding(policy, settings.bf16))
+
+
+def _accuracy(log_probs: Tensor, rounding: float) -> float:
+    """Share of pairs in the right order, from (4, B) log π chosen and rejected, then log π_ref.
+
+    Each of the four is off by some ``rounding`` of its size, which depends on the CPU and on what
+    else is in the batch: implicit rewards that are no further apart are a tie. 10 nats more stand
+    for the logits, whose difference a log-probability is, where this is near 0.
+    """
+    chosen, rejected = log_probs[:2] - log_probs[2:]
+    return accuracy_of(chosen, rejected, rounding * (log_probs.abs() + 10).sum(0))
+
+
+def _rounding(policy: LanguagePolicy, bf16: bool) -> float:
+    """Say which share of a response's log π rounding may be.
+
+    One and the same model, read in other batches, differed by up to 1 ε of float32 with four
+    layers and 4 ε with 30, so 16 ε are allowed. In half precision sums are float32 still, and what
+    is rounded averages out: 0.01 ε, so a quarter.
+    """
+    dtype = torch.bfloat16 if bf16 else policy.model.dtype
+    epsilon = torch.finfo(dtype).eps
+    return 16 * epsilon if dtype in (torch.float32, torch.float64) else epsilon / 4
 
 
 @dataclass(frozen=True)

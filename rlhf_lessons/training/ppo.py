@@ -242,9 +242,10 @@ def train_ppo(
             policy as it is given, of an adapted one of its adapters alone.
         value_head: The value function; None puts a new ``ValueHead`` on the policy's own body.
         checkpoint: A folder to save the run to every ``save_every`` cycles. If it holds the
-            checkpoint of an interrupted run, the run goes on from there and gives the numbers
-            that it would have given without interruption. Call it with the arguments of the first
-            call: the policy with its first weights, or give the ``reference``.
+            checkpoint of an interrupted run, the run goes on from there and gives the numbers that
+            it would have given without interruption, on a CPU to the last bit. Call it with the
+            arguments of the first call: the policy with its first weights, or give the
+            ``reference``.
         token_rewards: ``(scores (B,), kl (B, T), mask, beta) -> (B, T)`` reward of each token.
         kl_estimate: ``log π_old − log π_ref (B, T) -> (B, T)``, the KL of each token.
         advantages: ``(rewards, values, mask, gamma, lam) -> (B, T)``.

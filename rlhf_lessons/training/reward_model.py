@@ -182,9 +182,16 @@ def as_pairs(
     return Pairs(tokens, lengths)
 
 
-def accuracy_of(chosen: Tensor, rejected: Tensor) -> float:
-    """Share of pairs in the right order, ties counted half."""
-    return float(((chosen > rejected).double() + 0.5 * (chosen == rejected).double()).mean())
+def accuracy_of(chosen: Tensor, rejected: Tensor, rounding: Tensor | float = 0.0) -> float:
+    """Share of pairs in the right order, ties counted half.
+
+    Args:
+        chosen: (B,) rewards of the chosen responses.
+        rejected: (B,) those of the rejected ones.
+        rounding: (B,) or one number: two rewards no further apart differ by rounding alone, a tie.
+    """
+    margin = chosen - rejected
+    return float(torch.where(margin.abs() <= rounding, 0.5, (margin > 0).double()).mean())
 
 
 @torch.no_grad()
@@ -224,8 +231,8 @@ def train_reward_model(
         loss: (chosen rewards (B,), rejected rewards (B,)) -> losses (B,).
         checkpoint: a folder to save the run to every ``save_every`` steps. If it holds the
             checkpoint of an interrupted run, the run goes on from there and gives the numbers that
-            it would have given without interruption. Call it with the arguments of the first call,
-            the model with the weights it had then.
+            it would have given without interruption, on a CPU to the last bit. Call it with the
+            arguments of the first call, the model with the weights it had then.
 
     Yields:
         A ``RewardStep`` after each update.

@@ -6,6 +6,10 @@
 The first part is compared before anything is put back, so that no run goes on as another one. The
 file is replaced as a whole: an interruption at any time leaves the checkpoint before.
 
+What goes on is what was, bit for bit, where sums are added in the same order: on the same CPU with
+the same versions and number of threads. On a GPU gradients are added up in the order in which they
+happen to be ready, so two runs of one program differ, interrupted or not: by some 1e-7 at first.
+
 Left out on purpose: keeping older checkpoints, and saving what a caller's own functions remember.
 """
 

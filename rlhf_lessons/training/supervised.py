@@ -129,8 +129,8 @@ def train_sft(
             texts stand in one row, B = 1, behind a token that the mask does not count.
         checkpoint: A folder to save the run to every ``save_every`` steps. If it holds the
             checkpoint of an interrupted run, the run goes on from there and gives the numbers that
-            it would have given without interruption. Call it with the arguments of the first call,
-            the policy with the weights it had then.
+            it would have given without interruption, on a CPU to the last bit. Call it with the
+            arguments of the first call, the policy with the weights it had then.
 
     Yields:
         One record per step.

@@ -223,7 +223,8 @@ def test_best_of_n_by_the_judge_itself_never_falls(home, tmp_path, capsys):
     assert main(words(home, "bon", tmp_path / "bon", reward="judge", n=3, samples=6)) == 0
     points = results(tmp_path / "bon")["points"]
     rewards = [point["reward"] for point in points]
-    assert [point["step"] for point in points] == [1, 2, 3] and rewards == sorted(rewards)
+    assert [point["step"] for point in points] == [1, 2, 3]
+    assert np.diff(rewards).min() > -1e-9  # means of the same numbers, where the best is the same
     assert points[1]["kl"] == pytest.approx(np.log(2) - 0.5)
     table = capsys.readouterr().out
     assert f"best of 3   reward {rewards[-1]:+7.3f}" in table and "of the labels" in table

@@ -218,11 +218,11 @@ def test_normalise_fixes_constant_and_unit(reward_model):
     before = reward_model(PROMPTS, RESPONSES)
     reward_model.normalise(PROMPTS, RESPONSES)
     after = reward_model(PROMPTS, RESPONSES)
-    assert float(after.mean()) == pytest.approx(0, abs=1e-6)
-    assert float(after.std()) == pytest.approx(1, abs=1e-6)
+    assert float(after.mean()) == pytest.approx(0, abs=1e-5)
+    assert float(after.std()) == pytest.approx(1, abs=1e-5)
     assert after.argsort().tolist() == before.argsort().tolist()
     reward_model.normalise(PROMPTS, RESPONSES)  # once more changes nothing
-    assert torch.allclose(reward_model(PROMPTS, RESPONSES), after)
+    torch.testing.assert_close(reward_model(PROMPTS, RESPONSES), after, atol=1e-5, rtol=0)
 
 
 def test_normalise_needs_a_spread(policy, reward_model):

@@ -12,7 +12,7 @@ from rlhf_lessons import formulas
 from rlhf_lessons.models import LanguagePolicy
 from rlhf_lessons.models.small_gpt2 import small_gpt2
 from rlhf_lessons.models.tokenizer import word_tokenizer
-from rlhf_lessons.training.dpo import DPOSettings, train_dpo
+from rlhf_lessons.training.dpo import DPOSettings, Pairs, _accuracy, _rounding, train_dpo
 
 WORDS = ["a", "b", "c", "d", "."]
 PAIRS = [
@@ -73,7 +73,40 @@ def test_the_first_step_is_a_coin():
     first = next(train_dpo(tiny(), PAIRS, quick()))
     assert first.loss == pytest.approx(math.log(2), abs=1e-6)
     assert (first.step, first.total, first.accuracy) == (1, 4, 0.5)
-    assert first.margin == first.chosen_reward == first.rejected_reward == first.kl == 0.0
+    # Sums of some 10 nats, read in other batches, differ by a few of their last digits, 1e-6.
+    for number in (first.margin, first.chosen_reward, first.rejected_reward, first.kl):
+        assert number == pytest.approx(0, abs=1e-5)
+
+
+def test_what_differs_by_rounding_alone_is_a_tie(monkeypatch):
+    """The reference is read by kernels that round otherwise: each log π moves by last digits."""
+    read = Pairs.all_log_probs
+    noise = torch.Generator().manual_seed(0)
+
+    def otherwise(*args):
+        return tuple(
+            side + 4e-6 * (2 * torch.rand(len(side), generator=noise) - 1) for side in read(*args)
+        )
+
+    monkeypatch.setattr(Pairs, "all_log_probs", otherwise)
+    settings = quick(steps=1, learning_rate=1e-12)
+    (record,) = train_dpo(tiny(), PAIRS, settings, validation=PAIRS)
+    assert record.margin != 0 and (record.accuracy, record.validation_accuracy) == (0.5, 0.5)
+
+
+def test_sure_answers_tie_where_their_logits_are_rounded():
+    """Log-probabilities near 0 are differences of logits near 10, which are off by 1e-6."""
+    sure = torch.tensor([[-1e-3], [-2e-3], [-1e-3 - 2e-6], [-2e-3 + 1e-6]]).double()
+    assert _accuracy(sure, _rounding(tiny(), bf16=False)) == 0.5
+    sure[0] += 1e-3
+    assert _accuracy(sure, _rounding(tiny(), bf16=False)) == 1.0
+
+
+def test_what_one_update_changed_is_no_tie():
+    """A step at the usual rate moves log π by far more than rounding does."""
+    policy = tiny()
+    (record,) = train_dpo(policy, PAIRS, quick(steps=1), validation=PAIRS)
+    assert record.accuracy == 0.5 and record.validation_accuracy == 1.0
 
 
 def test_one_step_against_float64():
@@ -218,7 +251,7 @@ def test_every_pair_is_seen_once_before_any_again():
     seen = []
 
     def loss(chosen, rejected, reference_chosen, reference_rejected, beta):
-        seen.extend(round(value, 4) for value in reference_chosen.tolist())
+        seen.extend(reference_chosen.tolist())  # read once, so the same number each time
         return 0 * (chosen - rejected)
 
     pairs = [("a", f"{first} {second}", ".") for first in "abcd" for second in "abc"][:7]

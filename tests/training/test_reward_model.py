@@ -124,8 +124,9 @@ def test_every_pair_is_seen_once_before_any_again(reward_model):
     pairs = [Preference("the film .", word, "the " + word) for word in WORDS]
     settings = RewardSettings(steps=7, batch_size=3, weight_decay=0.0)
     list(train_reward_model(reward_model, pairs, settings, loss=loss))
-    rounded = [round(value, 4) for value in seen]
-    assert len(set(rounded[:7])) == 7 and sorted(rounded[:7]) == sorted(rounded[7:14])
+    # Batches differ, so rewards of up to 300 do by some of float32's steps of 3e-5 there.
+    one, other = np.sort(seen[:7]), np.sort(seen[7:14])
+    assert np.diff(one).min() > 0.01 and one == pytest.approx(other, abs=1e-3)
 
 
 def test_the_order_of_the_pairs_does_not_matter_to_a_whole_batch(reward_model):
