@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from rlhf_lessons.real_parts import PartError, part_folder
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -15,13 +17,29 @@ LINKS = re.findall(r"\]\(((?!https?:)[^)#]+)\)", README)
 ROWS = re.findall(r"^\| (\d) \| \[.*?\]\((.*?)\).*\| (\d+) \| \d+ min \|$", README, re.MULTILINE)
 
 
-@pytest.mark.parametrize("code", EXAMPLES, ids=range(len(EXAMPLES)))
-def test_the_example_runs(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.chdir(tmp_path)
+def run(code: str) -> dict:
     names: dict = {}
     exec(compile(code, "README.md", "exec"), names)
+    return names
+
+
+def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    names = run(EXAMPLES[0])
     assert (tmp_path / "my-policy" / "model.safetensors").is_file()
     assert names["step"].step == 10
+
+
+def test_the_real_example_runs_where_the_parts_are():
+    for part in ("smollm2", "snippets"):
+        try:
+            part_folder(part)
+        except PartError as error:
+            pytest.skip(str(error))
+    (code,) = EXAMPLES[1:]
+    names = run(code)
+    liked, disliked = names["judge"](["The film is ", "The film is "], ["a joy.", "a bore."])
+    assert liked > 0 > disliked and names["adapted"].adapted
 
 
 @pytest.mark.parametrize("link", LINKS)
