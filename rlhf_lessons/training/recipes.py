@@ -324,7 +324,7 @@ RECIPES: dict[str, Recipe | RewardRecipe | JudgeRecipe | AdapterRecipe] = {
             max_new_tokens=48,
             data_seed=0,
             settings=SupervisedSettings(
-                steps=150, batch_size=24, learning_rate=1.5e-3, warmup=0.05, evaluate_every=150
+                steps=80, batch_size=24, learning_rate=1.5e-3, warmup=0.05, evaluate_every=80
             ),
         ),
     )
