@@ -1,13 +1,13 @@
 """The small trained models that come with the course: list, verify, load.
 
-    reviews-base    pretrained on the web text of the review world: fluent, sloppy, sometimes rude
-    reviews-sft     fine-tuned from it on clean reviews: where lessons 2 to 6 start
-    reviews-reward  a reward model of its completions, from noisy comparisons: lessons 4 and 6
-    facts-base      pretrained on documents about invented people and drugs: lesson 7
-    facts-sft       fine-tuned from it to write long answers: where lesson 7 starts
-    people-judge    what people would say of a film snippet, read from the body of smollm2
-    smollm2-snippets   an adapter on smollm2, fine-tuned on snippets of real film reviews
-    smollm2         a real language model, which ``python -m rlhf_lessons real get`` fetches
+    reviews-base      pretrained on the web text of the review world: fluent, sloppy, sometimes rude
+    reviews-sft       fine-tuned from it on clean reviews: where lessons 2 to 6 start
+    reviews-reward    a reward model of its completions, from noisy comparisons: lessons 4 and 6
+    facts-base        pretrained on documents about invented people and drugs
+    facts-sft         fine-tuned from it to write long answers: where lesson 7 starts
+    people-judge      what people would say of a film snippet, read from the body of smollm2
+    smollm2           a real language model, which ``python -m rlhf_lessons real get`` fetches
+    smollm2-snippets  an adapter on it, fine-tuned on snippets of real film reviews
 
 A lesson never needs what another lesson left behind: it loads one of these. Each is a folder of
 safetensors and JSON files in ``rlhf_lessons/checkpoints``; ``manifest.json`` there holds how each
