@@ -11,7 +11,8 @@ A policy continues the first 2 to 8 tokens of a film review; a judge says how po
 Each stage is a function of this package, and what it makes is kept in the folder of the run:
 
     sft/            the policy, fine-tuned on reviews: the reference π_ref
-    pairs.jsonl     4 continuations of each prompt, 6 pairs, labelled by the judge's scores
+    pairs.jsonl     4 continuations of each prompt, 6 pairs (of snippets 2, one pair), labelled by the
+                    judge's scores
     reward_model/   learned from the pairs; ppo and bon optimise it
     model/          the result of sft, rm, dpo or ppo
     results.json    settings, versions, command; reward and KL on the way and at the end
@@ -19,8 +20,9 @@ Each stage is a function of this package, and what it makes is kept in the folde
 
 The same command goes on where it was stopped. Several methods or β make one folder: what they share
 lies there (sft/, the pairs, reward_model/), table.txt and plot.png compare them, and each run has a
-folder of its own in it with the rest. Texts are cut after the last sentence that fits, so
-that responses learn to end; the paper cuts them anywhere.
+folder of its own in it with the rest. Texts are cut after the last sentence that fits, so that
+responses learn to end; the paper cuts them anywhere. A response that is cut at max-new-tokens is
+taught no end.
 
 Left out on purpose: several devices, and a search over settings. For texts of the hub or of your
 own they are the paper's where it names them (pairs, β, batch and learning rate of DPO), else a

@@ -129,7 +129,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
         if field.name == "method":
             kind = {"choices": list(SENTIMENT_METHODS)}
         if field.name in ("method", "beta"):
-            kind["nargs"], text = "+", f"{text}; several share what is equal"
+            kind["nargs"], text = "+", f"{text.rstrip('.')}; several share what is equal"
         experiment.add_argument(f"--{field.name.replace('_', '-')}", help=text, **kind)
     experiment.add_argument(
         "--out",
