@@ -11,7 +11,7 @@ A policy continues the first 2 to 8 tokens of a film review; a judge says how po
 Each stage is a function of this package, and what it makes is kept in the folder of the run:
 
     sft/            the policy, fine-tuned on reviews: the reference π_ref
-    pairs.jsonl     4 continuations of each prompt, 6 pairs (of snippets 2, one pair), labelled by the
+    pairs.jsonl     4 continuations of each prompt, 6 pairs (snippets: 2, one pair), labelled by the
                     judge's scores
     reward_model/   learned from the pairs; ppo and bon optimise it
     model/          the result of sft, rm, dpo or ppo
