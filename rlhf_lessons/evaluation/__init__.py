@@ -75,7 +75,12 @@ from rlhf_lessons.evaluation.preferences import (
     preference_calibration,
     preference_features,
 )
-from rlhf_lessons.evaluation.sentiment import SentimentRun, SentimentSettings, run_sentiment
+from rlhf_lessons.evaluation.sentiment import (
+    SentimentRun,
+    SentimentSettings,
+    compare_sentiment,
+    run_sentiment,
+)
 from rlhf_lessons.evaluation.trust_region import (
     DirectionProfile,
     SurrogateBound,
@@ -120,6 +125,7 @@ __all__ = [
     "best_of_n_curve",
     "calibration",
     "claim_confidence",
+    "compare_sentiment",
     "count_facts",
     "coverage",
     "estimate_mean",

@@ -2,22 +2,30 @@
 
     python -m rlhf_lessons run sentiment --method dpo --beta 0.1               offline, on a CPU
     python -m rlhf_lessons run sentiment --policy gpt2 --data imdb --method dpo --beta 0.1
+    python -m rlhf_lessons run sentiment --data snippets --method dpo ppo bon --beta 0.05 0.1
+
+The third is a real model of 135 M weights on real film snippets, scored by a judge that was fitted
+to people's ratings, on two cores; python -m rlhf_lessons real get fetches what it needs.
 
 A policy continues the first 2 to 8 tokens of a film review; a judge says how positive the whole is.
 Each stage is a function of this package, and what it makes is kept in the folder of the run:
 
     sft/            the policy, fine-tuned on reviews: the reference π_ref
-    pairs.jsonl     4 continuations of each prompt, 6 pairs, labelled by the judge's scores
+    pairs.jsonl     4 continuations of each prompt, 6 pairs (snippets: 2, one pair), labelled by the
+                    judge's scores
     reward_model/   learned from the pairs; ppo and bon optimise it
     model/          the result of sft, rm, dpo or ppo
     results.json    settings, versions, command; reward and KL on the way and at the end
     plot.png        the same as a picture
 
-The same command goes on where it was stopped. Texts are cut after the last sentence that fits, so
-that responses learn to end; the paper cuts them anywhere.
+The same command goes on where it was stopped. Several methods or β make one folder: what they share
+lies there (sft/, the pairs, reward_model/), table.txt and plot.png compare them, and each run has a
+folder of its own in it with the rest. Texts are cut after the last sentence that fits, so that
+responses learn to end; the paper cuts them anywhere. A response that is cut at max-new-tokens is
+taught no end.
 
-Left out on purpose: several devices, and a search over settings. For other texts than the offline
-world's they are the paper's where it names them (pairs, β, batch and learning rate of DPO), else a
+Left out on purpose: several devices, and a search over settings. For texts of the hub or of your
+own they are the paper's where it names them (pairs, β, batch and learning rate of DPO), else a
 start.
 
 Source: Rafailov et al. 2023, "Direct Preference Optimization", section 6.1 and appendix C.1.
@@ -26,9 +34,12 @@ Source: Rafailov et al. 2023, "Direct Preference Optimization", section 6.1 and 
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import os
+import re
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -49,8 +60,11 @@ from rlhf_lessons.models import (
     SequenceClassifierJudge,
     ValueHead,
     list_checkpoints,
+    load_people_judge,
     load_policy,
 )
+from rlhf_lessons.models.saved_model import KINDS
+from rlhf_lessons.real_parts import PARTS
 from rlhf_lessons.training import (
     DPOSettings,
     PPOSettings,
@@ -74,22 +88,26 @@ from rlhf_lessons.training.settings import (
 from rlhf_lessons.training.versions import versions
 from rlhf_lessons.whole_files import replace_file
 from rlhf_lessons.worlds import (
+    LabelledText,
     Preference,
+    VaderJudge,
     drop_equal_pairs,
     load_preferences,
+    load_snippets,
     load_texts,
+    openings_of,
     preference_probability,
     reviews,
     save_preferences,
-    split_openings,
 )
 
-__all__ = ["SentimentRun", "SentimentSettings", "run_sentiment"]
+__all__ = ["SentimentRun", "SentimentSettings", "compare_sentiment", "run_sentiment"]
 
 Judge = Callable[[Sequence[str], Sequence[str]], Any]
 
-# What holds where nothing is given, for the offline world on a CPU and for other texts with a model
-# of the size of gpt2 on one GPU: of the whole run, then of each method and of the stages before it.
+# What holds where nothing is given, for the offline world on a CPU, for the real snippets with
+# adapters on a CPU, and for other texts with a model of the size of gpt2 on one GPU: of the whole
+# run, then of each method and of the stages before it.
 SENTIMENT_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "reviews": {
         "run": {"policy": "reviews-sft", "judge": "gold", "prompts": 1000, "reward_steps": 250},
@@ -98,6 +116,18 @@ SENTIMENT_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "dpo": {"steps": 125, "batch_size": 32, "learning_rate": 1e-3},
         "ppo": {"steps": 40, "batch_size": 64, "learning_rate": 1e-3},
         "bon": {"samples": 64},
+    },
+    "snippets": {
+        "run": {
+            "policy": "smollm2-snippets", "judge": "people", "reward": "judge",
+            "label_column": "rating", "prompts": 1000, "completions": 2, "label_temperature": 0.0,
+            "max_new_tokens": 24, "samples": 128, "reward_steps": 60,
+        },
+        "sft": {"steps": 60, "batch_size": 24, "learning_rate": 1e-3},
+        "rm": {"steps": 60, "batch_size": 16, "learning_rate": 1e-5},
+        "dpo": {"steps": 60, "batch_size": 16, "learning_rate": 1e-3},
+        "ppo": {"steps": 8, "batch_size": 64, "learning_rate": 1e-3},
+        "bon": {"samples": 32, "n": 16},
     },
     "texts": {
         "run": {
@@ -119,15 +149,18 @@ class SentimentSettings:
 
     Attributes:
         method: sft, rm (the reward model alone), dpo, ppo, or bon (best-of-n).
-        policy: the causal language model: a shipped model, a folder, or a name of the hub.
-        data: the texts: reviews (the offline world), a name of the hub such as imdb, a file (JSONL,
-            a JSON array or parquet), or a folder with train.jsonl and test.jsonl or a saved data
-            set.
+        policy: the causal language model: a shipped or fetched model, a folder, or a name of the
+            hub.
+        data: the texts: reviews (the offline world), snippets (real ones with people's ratings,
+            fetched), a name of the hub such as imdb, a file (JSONL, a JSON array or parquet), or a
+            folder with train.jsonl and test.jsonl or a saved data set.
         text_column: column of the texts.
         label_column: column of 0 (blame) and 1 (praise), to say how often the judge agrees; empty
-            for none.
-        judge: what scores a text: gold (the offline world's reward), or folder or hub name of a
-            sequence classifier, whose log-odds of "positive" are the reward.
+            for none; of snippets rating, which is praise above 0.
+        judge: what scores a text: gold (the offline world's reward), people (fitted to people's
+            ratings, fetched), module:function for one of your own (prompts, responses) -> scores,
+            or folder or hub name of a sequence classifier, whose log-odds of "positive" are the
+            reward.
         reward: what ppo and bon optimise: learned (a reward model of the pairs) or judge.
         beta: KL strength β of dpo and ppo, above 0, in reward per nat.
         steps: updates of the method; for ppo cycles: 4 passes over a batch, 64 responses per
@@ -135,6 +168,8 @@ class SentimentSettings:
         batch_size: examples or pairs per update, for ppo responses per cycle.
         accumulate: parts that an update is computed in: less memory, the same numbers.
         learning_rate: highest step size of the method.
+        lora: rank of adapters that learn instead of the weights; 0 trains what the policy has: all
+            its weights, or the adapters it came with.
         sft_steps: updates of fine-tuning before rm, dpo, ppo and bon; 0 takes the policy as it is.
         reward_steps: updates of the reward model before ppo and bon.
         prompts: prompts to train on; the pairs continue them.
@@ -162,6 +197,7 @@ class SentimentSettings:
     batch_size: int = 32
     accumulate: int = 1
     learning_rate: float = 1e-3
+    lora: int = 0
     sft_steps: int = 0
     reward_steps: int = 250
     prompts: int = 1000
@@ -187,6 +223,7 @@ class SentimentSettings:
             ),
             reward=one_of(("learned", "judge")),
             beta=ABOVE_0,
+            lora=whole(0),
             sft_steps=whole(0),
             reward_steps=whole(1),
             prompts=whole(2),
@@ -200,7 +237,7 @@ class SentimentSettings:
 
     @classmethod
     def preset(cls, **given: Any) -> SentimentSettings:
-        """Fill in what is not given: small for the offline world, one GPU for other texts.
+        """Fill in what is not given: small for reviews and snippets, one GPU for other texts.
 
         Args:
             **given: fields; None counts as not given.
@@ -213,19 +250,29 @@ class SentimentSettings:
         """
         given = {name: value for name, value in given.items() if value is not None}
         method, data = given.get("method", cls.method), given.get("data", cls.data)
-        preset = SENTIMENT_PRESETS["reviews" if data == "reviews" else "texts"]
+        preset = _preset(data)
         values = {**preset["run"], **preset.get(method, {})}
-        if data == "reviews" and method == "sft":
-            values["policy"] = "reviews-base"
+        if method == "sft":
+            values["policy"] = {"reviews": "reviews-base", "snippets": "smollm2"}.get(
+                data, values["policy"]
+            )
         if data == "imdb":
             values["label_column"] = "label"
         values["device"] = "cuda" if torch.cuda.is_available() else "cpu"
         values.update(given)
         values.setdefault("bf16", data != "reviews" and values["device"].startswith("cuda"))
-        ready = method == "sft" or values["policy"] == "reviews-sft"
+        ready = method == "sft" or values["policy"] == "reviews-sft" or data == "snippets"
         values.setdefault("sft_steps", 0 if ready else preset["sft"]["steps"])
-        values.setdefault("measure_every", max(1, values.get("steps", cls.steps) // 8))
+        if data == "snippets":
+            values.setdefault("lora", 0 if values["policy"] == "smollm2-snippets" else 16)
+        # A measurement of the real model costs as much as five updates.
+        often = 2 if data == "snippets" else 8
+        values.setdefault("measure_every", max(1, values.get("steps", cls.steps) // often))
         return cls(**values)
+
+
+def _preset(data: str) -> dict[str, dict[str, Any]]:
+    return SENTIMENT_PRESETS["texts" if data not in SENTIMENT_PRESETS else data]
 
 
 @dataclass(frozen=True)
@@ -242,7 +289,10 @@ class SentimentRun:
         points: what was measured, in order. Each has its ``step`` (for bon n); 0 is before the
             method. Policies have ``reward``, ``reward_error``, ``kl`` and ``kl_error`` (nats per
             response; of bon the bound log n − (n − 1)/n), and sft ``held_out_loss`` (nats per
-            token); rm has ``held_out_loss`` (nats per pair) and ``held_out_accuracy``.
+            token); rm has ``held_out_loss`` (nats per pair) and ``held_out_accuracy``. On snippets
+            policies have ``vader`` too (what VADER says of prompt and response, −1 to 1), and but
+            for bon ``distinct`` (different responses, as a share) and ``reference_loss`` (of the
+            responses under the reference, nats per token).
         texts: a few (prompt, response, reward) of the last policy.
     """
 
@@ -254,27 +304,44 @@ class SentimentRun:
     points: tuple[dict[str, float], ...] = ()
     texts: tuple[tuple[str, str, float], ...] = ()
 
+    @property
+    def name(self) -> str:
+        """Method and β, where the method has one."""
+        s = self.settings
+        return f"{s.method}, β = {s.beta:g}" if s.method in ("dpo", "ppo") else s.method
+
     def table(self) -> str:
         """Give what came out as lines of text."""
         method, points = self.settings.method, self.points
-        beta = f", β = {self.settings.beta:g}" if method in ("dpo", "ppo") else ""
-        lines = [f"{method}{beta} from {self.settings.policy} on {self.settings.data}"]
+        lines = [f"{self.name} from {self.settings.policy} on {self.settings.data}"]
         for point in points if method == "bon" else (points[0], points[-1]):
             step = point["step"]
-            line = f"  {f'best of {step}' if method == 'bon' else f'step {step}':<11}"
-            if "kl" in point:
-                line += f" reward {point['reward']:+7.3f} ± {point['reward_error']:.3f}"
-                error = f"± {point['kl_error']:.3f} " if "kl_error" in point else ""
-                line += f"   KL {point['kl']:7.3f} {error}nats per response"
-            if "held_out_loss" in point:
-                line += f"   held-out loss {point['held_out_loss']:.3f} nats"
-            if "held_out_accuracy" in point:
-                line += f", {point['held_out_accuracy']:.1%} of pairs right"
-            lines.append(line)
+            lines.append(
+                f"  {f'best of {step}' if method == 'bon' else f'step {step}':<11}{_line(point)}"
+            )
         if self.judge_accuracy is not None:
             lines.append(f"  the judge agrees with {self.judge_accuracy:.1%} of the labels")
         lines += [f"  {reward:+.2f} [{x}] {y}" for x, y, reward in self.texts]
         return "\n".join(lines)
+
+
+def _line(point: dict[str, float]) -> str:
+    """Say in a line what was measured."""
+    line = ""
+    if "kl" in point:
+        line += f" reward {point['reward']:+7.3f} ± {point['reward_error']:.3f}"
+        error = f"± {point['kl_error']:.3f} " if "kl_error" in point else ""
+        line += f"   KL {point['kl']:7.3f} {error}nats per response"
+    if "held_out_loss" in point:
+        line += f"   held-out loss {point['held_out_loss']:.3f} nats"
+    if "held_out_accuracy" in point:
+        line += f", {point['held_out_accuracy']:.1%} of pairs right"
+    if "vader" in point:
+        line += f"   VADER {point['vader']:+.3f}"
+    if "distinct" in point:
+        line += f"   distinct {point['distinct']:.0%}"
+        line += f"   under the reference {point['reference_loss']:.2f} nats per token"
+    return line
 
 
 def run_sentiment(
@@ -300,23 +367,100 @@ def run_sentiment(
         ValueError: the folder holds a run with other settings, or a stage refuses its input.
         FloatingPointError: a loss is NaN or infinite.
     """
-    experiment = _Experiment(settings, Path(folder).expanduser(), command, progress)
-    if not experiment.run.finished:
-        experiment.read()
-        SENTIMENT_METHODS[settings.method](experiment)
-        _plot(experiment.run, experiment.folder / "plot.png")
-        shutil.rmtree(experiment.checkpoints, ignore_errors=True)
-        experiment.record(finished=True)
-    return experiment.run
+    folder = Path(folder).expanduser()
+    return _Experiment(settings, folder, command, progress).done()
+
+
+def compare_sentiment(
+    runs: Sequence[SentimentSettings],
+    folder: str | os.PathLike[str],
+    *,
+    command: str = "",
+    progress: bool = False,
+) -> list[SentimentRun]:
+    """Do several runs that share fine-tuning, samples, labels and reward model; or go on with them.
+
+    Args:
+        runs: methods and β in the order in which they are done.
+        folder: where what they share is kept, with a folder for each run in it.
+        command: what was typed, for the record.
+        progress: whether to show bars.
+
+    Returns:
+        What came out of each.
+
+    Raises:
+        OSError: as ``run_sentiment`` raises it.
+        ValueError: as ``run_sentiment`` raises it, or if the runs differ in what they share from
+            each other or from those that the folder holds.
+        FloatingPointError: as ``run_sentiment`` raises it.
+    """
+    home, done, before = Path(folder).expanduser(), [], None
+    home.mkdir(parents=True, exist_ok=True)
+    for settings in runs:
+        _check_shared(home, settings)
+        beta = f"_beta{settings.beta:g}" if settings.method in ("dpo", "ppo") else ""
+        run = _Experiment(settings, home / f"{settings.method}{beta}", command, progress, home)
+        if settings.method == "sft":  # it makes the start of others, if any, and takes nothing
+            done.append(run.done())
+            continue
+        if before is not None:
+            run.take_over(before)
+        done.append(run.done())
+        before = run
+    _plot_all(done, home / "plot.png")
+    replace_file(home / "table.txt", comparison(done) + "\n")
+    return done
+
+
+def comparison(runs: Sequence[SentimentRun]) -> str:
+    """Give where several runs began and ended as a line of text each."""
+    lines = []
+    for run in runs:
+        steps = {"before": run.points[0], "": run.points[-1]}
+        if run.settings.method == "bon":
+            steps = {f" {point['step']}": point for point in run.points}
+        lines += [f"{f'{run.name} {when}':<20}{_line(point)}" for when, point in steps.items()]
+    return "\n".join(lines)
+
+
+# What the runs of one folder may differ in; fine-tuning starts elsewhere and shares nothing.
+_OWN = {
+    "method", "beta", "steps", "batch_size", "accumulate", "learning_rate", "n", "samples",
+    "measure_every",
+}  # fmt: skip
+
+
+def _check_shared(home: Path, settings: SentimentSettings) -> None:
+    """Refuse a run that could not use what lies in the folder; the first one writes the record."""
+    if settings.method == "sft":
+        return
+    path = home / "shared.json"
+    now = {k: v for k, v in dataclasses.asdict(settings).items() if k not in _OWN}
+    if not path.exists():
+        replace_file(path, json.dumps(now, ensure_ascii=False, indent=1) + "\n")
+    then = json.loads(path.read_text(encoding="utf-8"))
+    if changed := [name for name in now if then.get(name) != now[name]]:
+        what = "; ".join(f"{name} was {then.get(name)}, is {now[name]}" for name in changed)
+        raise ValueError(
+            f"compare_sentiment: {home} holds runs with other settings: {what}. Give the first "
+            f"ones, or another --out"
+        )
 
 
 class _Experiment:
     """The stages of a run: each is made when it is needed, or read back from the folder."""
 
     def __init__(
-        self, settings: SentimentSettings, folder: Path, command: str, progress: bool
+        self,
+        settings: SentimentSettings,
+        folder: Path,
+        command: str,
+        progress: bool,
+        home: Path | None = None,
     ) -> None:
         self.settings, self.folder, self.progress = settings, folder, progress
+        self.home = folder if home is None else home  # of what several runs share
         self.checkpoints, self.results = folder / "checkpoints", folder / "results.json"
         self.run = SentimentRun(settings, versions(), command)
         if self.results.exists():
@@ -355,6 +499,23 @@ class _Experiment:
         text = json.dumps(dataclasses.asdict(self.run), ensure_ascii=False, indent=1)
         replace_file(self.results, text + "\n")
 
+    def done(self) -> SentimentRun:
+        """Do what is not done yet."""
+        if not self.run.finished:
+            self.read()
+            SENTIMENT_METHODS[self.settings.method](self)
+            _plot(self.run, self.folder / "plot.png")
+            shutil.rmtree(self.checkpoints, ignore_errors=True)
+            self.record(finished=True)
+        return self.run
+
+    def take_over(self, other: _Experiment) -> None:
+        """Take what another run of the same home has read or made."""
+        shared = ("texts", "judge", "vader", "reference", "pairs", "held_out_pairs", "reward")
+        vars(self).update({name: vars(other)[name] for name in shared if name in vars(other)})
+        if "judge" in vars(self):
+            self.record(judge_accuracy=other.run.judge_accuracy)
+
     # -- What is read ------------------------------------------------------------------------------
 
     def read(self) -> tuple:
@@ -364,16 +525,22 @@ class _Experiment:
     def load(self, name: str) -> LanguagePolicy:
         """Load a policy, in float32 and ready to be trained."""
         data = self.settings.data
-        if name not in {checkpoint.name for checkpoint in list_checkpoints()}:
+        # Of the models that come with the course, those on a fetched one know all words.
+        starts = {name: name for name in PARTS} | {
+            c.name: c.recipe["start"] for c in list_checkpoints()
+        }
+        if name not in starts:
             policy = _reached("policy", name, LanguagePolicy.from_pretrained)
-        elif data == "reviews":
+        elif data == "reviews" or starts[name] in PARTS:
             policy = load_policy(name)
         else:
             raise ValueError(
                 f"run_sentiment: policy must know the words of {data}, got {name}, which knows "
-                f"those of the offline world alone; gpt2 is one"
+                f"those of the offline world alone; gpt2 and smollm2 are others"
             )
         policy.model.to(self.settings.device, torch.float32)
+        if self.settings.lora and name == self.settings.policy:
+            policy = policy.with_adapter(self.settings.lora, seed=self.settings.seed)
         return policy
 
     @cached_property
@@ -386,6 +553,8 @@ class _Experiment:
         s = self.settings
 
         def read(data: str) -> tuple[list, list]:
+            if data == "snippets":
+                return tuple([LabelledText(t, r > 0) for t, r in part] for part in load_snippets())
             return load_texts(data, text_column=s.text_column, label_column=s.label_column or None)
 
         random, parts = np.random.default_rng(s.seed), _reached("data", s.data, read)
@@ -401,15 +570,11 @@ class _Experiment:
                 reviews.sample_reviews(count, seed=1000 + 10 * s.seed),
                 reviews.sample_reviews(s.samples, seed=900_000),
             )
-        found = []
-        for part in self.texts:
-            rows = [row.text for row in part]
-            read = self.start.tokenizer(
-                rows, add_special_tokens=False, return_offsets_mapping=True, verbose=False
-            )
-            ends = [[end for _, end in offsets] for offsets in read["offset_mapping"]]
-            found.append(split_openings(rows, ends, s.max_new_tokens, s.seed))
-        return tuple(found)
+        tokenizer, longest = self.start.tokenizer, s.max_new_tokens
+        return tuple(
+            openings_of(tokenizer, [row.text for row in part], longest, s.seed)
+            for part in self.texts
+        )
 
     @property
     def prompts(self) -> list[str]:
@@ -424,7 +589,21 @@ class _Experiment:
         s = self.settings
         if s.judge == "gold":
             return reviews.gold_reward
-        tokenizer = self.start.tokenizer
+        if s.judge == "people":
+            judge = load_people_judge().to(s.device)
+        elif re.fullmatch(r"[\w.]+:[\w.]+", s.judge):
+            judge = _function(s.judge)
+        else:
+            judge = self._classifier()
+        if s.label_column and self.run.judge_accuracy is None:
+            rows = self.texts[1][:512]
+            scores = np.asarray(judge([""] * len(rows), [row.text for row in rows]))
+            agreed = [a == row.label for a, row in zip((scores > 0).tolist(), rows, strict=True)]
+            self.record(judge_accuracy=sum(agreed) / len(agreed))
+        return judge
+
+    def _classifier(self) -> SequenceClassifierJudge:
+        s, tokenizer = self.settings, self.start.tokenizer
         word = tokenizer.decode(tokenizer(" a", add_special_tokens=False)["input_ids"])
         # Some tokenizers drop the space that a response begins with.
         separator = "" if s.data != "reviews" and word.startswith(" ") else " "
@@ -434,20 +613,18 @@ class _Experiment:
                 name, device=s.device, bf16=s.bf16, separator=separator
             )
 
-        judge = _reached("judge", s.judge, load)
-        if s.label_column and self.run.judge_accuracy is None:
-            rows = self.texts[1][:512]
-            praised = judge([""] * len(rows), [row.text for row in rows]) > 0
-            agreed = [a == row.label for a, row in zip(praised.tolist(), rows, strict=True)]
-            self.record(judge_accuracy=sum(agreed) / len(agreed))
-        return judge
+        return _reached("judge", s.judge, load)
+
+    @cached_property
+    def vader(self) -> VaderJudge:
+        return VaderJudge()
 
     # -- The stages before the method --------------------------------------------------------------
 
     def stage(self, name: str, steps: int = 0) -> dict[str, Any]:
         """Settings of a loop: the run's for its method, the preset's for a stage before it."""
         s = self.settings
-        own = SENTIMENT_PRESETS["reviews" if s.data == "reviews" else "texts"][name]
+        own = _preset(s.data)[name]
         if s.method == name:
             own = {name: getattr(s, name) for name in ("batch_size", "learning_rate")}
             steps, every = s.steps, s.measure_every
@@ -468,10 +645,10 @@ class _Experiment:
 
     def tuned(self) -> LanguagePolicy:
         """Give the fine-tuned policy, ready to be trained on."""
-        s, folder = self.settings, self.folder / "sft"
+        s, folder = self.settings, self.home / "sft"
         if s.sft_steps == 0:
             return self.load(s.policy)
-        if not (folder / "config.json").exists():
+        if not any((folder / kind).exists() for kind in KINDS):
             policy = self.load(s.policy)
             self.follow(self.fine_tuning(policy, s.sft_steps), "sft")
             policy.save_pretrained(folder)
@@ -501,7 +678,7 @@ class _Experiment:
 
     def labelled(self, prompts: list[str], name: str, seed: int) -> list[Preference]:
         """Label every two continuations of a prompt, once; the file keeps them."""
-        s, path = self.settings, self.folder / name
+        s, path = self.settings, self.home / name
         if not path.exists():
             texts, scores = self.drawn(prompts, self.judge, s.completions, seed)
             i, j = map(list, zip(*combinations(range(s.completions), 2), strict=True))
@@ -538,14 +715,19 @@ class _Experiment:
         """What ppo and bon optimise."""
         if self.settings.reward == "judge":
             return self.judge
-        folder = self.folder / "reward_model"
+        folder = self.home / "reward_model"
         if not (folder / "config.json").exists():
-            model = RewardModel.from_policy(self.reference)
+            model = self.new_reward_model()
             self.follow(self.reward_learning(model, self.settings.reward_steps), "rm")
             model.save_pretrained(folder)
         model = RewardModel.from_pretrained(folder)
         model.model.to(self.settings.device)
         return model.score
+
+    def new_reward_model(self) -> RewardModel:
+        """Make a reward model of the reference, its adapters merged: all its weights learn."""
+        reference = self.reference
+        return RewardModel.from_policy(reference.merge() if reference.adapted else reference)
 
     # -- Following a loop --------------------------------------------------------------------------
 
@@ -589,16 +771,57 @@ class _Experiment:
 
         def measure(step: int) -> dict[str, float]:
             found = frontier_point(
-                policy, reference, self.measured_prompts, judge=self.judge, seed=s.seed, texts=4,
-                max_new_tokens=s.max_new_tokens, batch_size=min(512, max(1, rows)),
+                policy, reference, self.measured_prompts, judge=self.judge, seed=s.seed,
+                texts=s.samples, max_new_tokens=s.max_new_tokens,
+                batch_size=min(512, max(1, rows)),
             )  # fmt: skip
-            self.record(texts=found.texts)
+            self.record(texts=found.texts[:4])
             names = ("reward", "reward_error", "kl", "kl_error")
             own = {name: function() for name, function in more.items()}
+            if s.data == "snippets":
+                own |= self.seen_from_outside(reference, found.texts)
             return {"step": step, **{name: getattr(found, name) for name in names}, **own}
 
         self.follow(loop, s.method, measure)
         policy.save_pretrained(self.folder / "model")
+
+    @torch.no_grad()
+    def seen_from_outside(
+        self, reference: LanguagePolicy, texts: Sequence[tuple[str, str, float]]
+    ) -> dict[str, float]:
+        """Measure responses by what nobody optimised."""
+        prompts, responses, _ = zip(*texts, strict=True)
+        total, tokens = 0.0, 0
+        for first in range(0, len(texts), 64):
+            part = slice(first, first + 64)
+            log_probs, mask = reference.log_probs(prompts[part], responses[part])
+            # An end token after the longest response is none of its own.
+            log_probs, mask = (t[:, : self.settings.max_new_tokens] for t in (log_probs, mask))
+            total, tokens = total + float(log_probs.sum()), tokens + int(mask.sum())
+        return {
+            "vader": float(self.vader(prompts, responses).mean()),
+            "distinct": len(set(responses)) / len(responses),
+            "reference_loss": -total / tokens,
+        }
+
+
+def _function(name: str) -> Judge:
+    """Import a judge by module:function, from the working folder too."""
+    module, _, attribute = name.partition(":")
+    where = "run_sentiment: judge must name a function as module:function"
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        found = importlib.import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{where}, got {name!r}: {error}") from error
+    except AttributeError as error:
+        raise ValueError(f"{where}, got {name!r}: {module} has no {attribute}") from error
+    if not callable(found):
+        raise ValueError(f"{where}, got {name!r}, which is a {type(found).__name__}")
+    return found
 
 
 def _reached(option: str, name: str, load: Callable[[str], Any]) -> Any:
@@ -630,7 +853,7 @@ def _sft(run: _Experiment) -> None:
 
 
 def _rm(run: _Experiment) -> None:
-    model, held_out = RewardModel.from_policy(run.reference), run.held_out_pairs
+    model, held_out = run.new_reward_model(), run.held_out_pairs
 
     def measure(step: int) -> dict[str, float]:
         prompts, chosen, rejected = zip(*held_out, strict=True)
@@ -650,8 +873,9 @@ def _dpo(run: _Experiment) -> None:
     policy = run.tuned()
     settings = DPOSettings(beta=run.settings.beta, **run.stage("dpo"))
     loop = train_dpo(
-        policy, run.pairs, settings, reference=run.reference, checkpoint=run.checkpoints
-    )
+        policy, run.pairs, settings, reference=run.reference, checkpoint=run.checkpoints,
+        max_new_tokens=run.settings.max_new_tokens,
+    )  # fmt: skip
     run.train(policy, run.reference, loop)
 
 
@@ -661,10 +885,12 @@ def _ppo(run: _Experiment) -> None:
         beta=s.beta, cycles=values.pop("steps"), minibatch_size=min(64, s.batch_size),
         final_learning_rate=s.learning_rate / 10, max_new_tokens=s.max_new_tokens, **values,
     )  # fmt: skip
-    # Values on the policy's own body pull it about; they get one of their own.
+    # Values on the policy's own body pull it about; they get one of their own, unless its weights
+    # are frozen and a second one would double the time.
     loop = train_ppo(
         policy, run.prompts, run.reward, settings, reference=run.reference,
-        value_head=ValueHead(run.tuned()), checkpoint=run.checkpoints,
+        value_head=ValueHead(policy if policy.adapted else run.tuned()),
+        checkpoint=run.checkpoints,
     )  # fmt: skip
     run.train(policy, run.reference, loop)
 
@@ -673,7 +899,10 @@ def _bon(run: _Experiment) -> None:
     s, prompts = run.settings, run.measured_prompts
     texts, proxy = run.drawn(prompts, run.reward, s.n, s.seed)
     repeated = np.repeat(prompts, s.n).tolist()
-    gold = np.asarray(run.judge(repeated, texts.ravel().tolist()), np.float64).reshape(proxy.shape)
+    responses = texts.ravel().tolist()
+    gold = proxy  # which is the judge's own where it is optimised itself
+    if s.reward != "judge":
+        gold = np.asarray(run.judge(repeated, responses), np.float64).reshape(proxy.shape)
     values = sorted({1 << k for k in range(s.n.bit_length())} | {s.n})
     curve = best_of_n_curve(proxy, gold, values)
     # The bound log n − (n − 1)/n is the KL itself where no two scores are equal.
@@ -682,6 +911,10 @@ def _bon(run: _Experiment) -> None:
         {"step": n, "reward": r, "reward_error": float(e), "kl": float(kl)}
         for n, r, e, kl in columns
     ]
+    if s.data == "snippets":
+        vader = run.vader(repeated, responses).reshape(proxy.shape)
+        for point, value in zip(points, best_of_n_curve(proxy, vader, values).gold, strict=True):
+            point["vader"] = float(value)
     best = [(i, int(proxy[i].argmax())) for i in range(min(4, len(prompts)))]
     kept = tuple((prompts[i], texts[i, k], round(float(gold[i, k]), 3)) for i, k in best)
     run.record(points=tuple(points), texts=kept)
@@ -719,8 +952,34 @@ def _plot(run: SentimentRun, path: Path) -> None:
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         axes.grid(alpha=0.3)
-    beta = f", β = {s.beta:g}" if s.method in ("dpo", "ppo") else ""
-    figure.suptitle(
-        f"{s.method}{beta}: {Path(s.policy).name} on {Path(s.data).name}, seed {s.seed}"
-    )
+    figure.suptitle(f"{run.name}: {Path(s.policy).name} on {Path(s.data).name}, seed {s.seed}")
+    figure.savefig(path)
+
+
+def _plot_all(runs: Sequence[SentimentRun], path: Path) -> None:
+    """Draw where the runs ended, on the plane of KL and reward; beside it what VADER says."""
+    from matplotlib.figure import Figure
+
+    names = [("reward", "reward of the judge")]
+    if any("vader" in run.points[-1] for run in runs):
+        names.append(("vader", "VADER, which nobody optimised"))
+    figure = Figure(figsize=(5 * len(names), 4), dpi=120, layout="constrained")
+    methods = dict.fromkeys(run.settings.method for run in runs if "kl" in run.points[-1])
+    for axes, (y, label) in zip(
+        figure.subplots(1, len(names), squeeze=False)[0], names, strict=True
+    ):
+        for method in methods:
+            own = [run for run in runs if run.settings.method == method]
+            points = own[0].points if method == "bon" else [run.points[-1] for run in own]
+            points = sorted((p for p in points if y in p), key=lambda point: point["kl"])
+            xs, ys = ([point[name] for point in points] for name in ("kl", y))
+            errors = [point.get(f"{y}_error", 0.0) for point in points]
+            axes.errorbar(xs, ys, yerr=errors, fmt="o-", capsize=3, markersize=4, label=method)
+        axes.set_xlabel("KL (nats per response)")
+        axes.set_ylabel(label)
+        axes.grid(alpha=0.3)
+    if methods:
+        figure.axes[0].legend()
+    s = runs[0].settings
+    figure.suptitle(f"{Path(s.policy).name} on {Path(s.data).name}, seed {s.seed}")
     figure.savefig(path)

@@ -24,9 +24,11 @@ from rlhf_lessons.evaluation.sentiment import (
     SENTIMENT_METHODS,
     SENTIMENT_PRESETS,
     SentimentSettings,
+    compare_sentiment,
     run_sentiment,
 )
 from rlhf_lessons.models import CheckpointError
+from rlhf_lessons.real_parts import PartError
 
 __all__: list[str] = []
 
@@ -59,8 +61,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser, experiment = _parsers()
     given = vars(parser.parse_args(words))
     folder, _ = given.pop("out"), given.pop("experiment")
+    methods, betas = (given.pop(name) or [None] for name in ("method", "beta"))
     try:
-        settings = SentimentSettings.preset(**given)
+        runs = [
+            SentimentSettings.preset(**given, method=method, beta=beta)
+            for method in dict.fromkeys(methods)
+            # Of the other methods, β changes nothing.
+            for beta in dict.fromkeys(betas[:1] if method in ("sft", "rm", "bon") else betas)
+        ]
+        settings = runs[0]
         torch.zeros(1, device=settings.device)
     except ValueError as error:
         experiment.error(str(error))
@@ -71,11 +80,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     if folder is None:
         beta = f"_beta{settings.beta:g}" if settings.method in ("dpo", "ppo") else ""
-        data = Path(settings.data).stem
-        folder = Path("runs") / f"sentiment_{data}_{settings.method}{beta}_seed{settings.seed}"
+        what = f"{settings.method}{beta}" if len(runs) == 1 else "runs"
+        folder = Path("runs") / f"sentiment_{Path(settings.data).stem}_{what}_seed{settings.seed}"
     command = "python -m rlhf_lessons run " + shlex.join(words)
     try:
-        run = run_sentiment(settings, folder, command=command, progress=True)
+        if len(runs) == 1:
+            text = run_sentiment(settings, folder, command=command, progress=True).table()
+        else:
+            done = compare_sentiment(runs, folder, command=command, progress=True)
+            text = sentiment.comparison(done)
     except KeyboardInterrupt:
         print(
             f"\nstopped; {folder} keeps everything up to the last checkpoint. To go on: {command}",
@@ -83,12 +96,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 130
     except (
-        CheckpointError, FloatingPointError, ModuleNotFoundError, OSError, ValueError,
+        CheckpointError, FloatingPointError, ImportError, OSError, PartError, ValueError,
         torch.OutOfMemoryError,
     ) as error:  # fmt: skip
         print(error, file=sys.stderr)
         return 1
-    print(f"{run.table()}\n  {folder}: {', '.join(sorted(p.name for p in folder.iterdir()))}")
+    print(f"{text}\n  {folder}: {', '.join(sorted(p.name for p in folder.iterdir()))}")
     return 0
 
 
@@ -100,7 +113,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     experiments = parser.add_subparsers(dest="experiment", required=True, metavar="EXPERIMENT")
     experiment = experiments.add_parser(
         "sentiment",
-        usage="python -m rlhf_lessons run sentiment [--method METHOD] [--beta β] [options]",
+        usage="python -m rlhf_lessons run sentiment [--method METHOD ...] [--beta β ...] [options]",
         help="the DPO paper's: continue film reviews more positively",
         description=inspect.cleandoc(sentiment.__doc__).split("\n\nLeft out")[0],
         epilog=f"where nothing is given:\n{_presets()}\n{_COST}",
@@ -112,9 +125,11 @@ def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
         kind: dict[str, Any] = {"type": type(field.default), "metavar": field.name.upper()}
         if isinstance(field.default, bool):
             kind = {"action": argparse.BooleanOptionalAction}
+        text = " ".join(explained[field.name].split())
         if field.name == "method":
             kind = {"choices": list(SENTIMENT_METHODS)}
-        text = " ".join(explained[field.name].split())
+        if field.name in ("method", "beta"):
+            kind["nargs"], text = "+", f"{text.rstrip('.')}; several share what is equal"
         experiment.add_argument(f"--{field.name.replace('_', '-')}", help=text, **kind)
     experiment.add_argument(
         "--out",
@@ -127,7 +142,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
 def _presets() -> str:
     lines = []
     for data, parts in SENTIMENT_PRESETS.items():
-        lines.append("  --data reviews, on a CPU" if data == "reviews" else "  other --data")
+        lines.append("  other --data" if data == "texts" else f"  --data {data}, on a CPU")
         for name, values in parts.items():
             options = (f"--{key.replace('_', '-')} {value}" for key, value in values.items())
             lines.append(f"    {'' if name == 'run' else name:<4} {' '.join(options)}")

@@ -173,6 +173,7 @@ def save_adapter(model: Any, folder: Path, base: str | None, *, weights: bool = 
 
     config = copy.copy(model.active_peft_config)
     config.base_model_name_or_path, config.inference_mode = base, True
+    config.target_modules = sorted(config.target_modules)  # of a set, in no order that lasts
     config.save_pretrained(folder)
     if weights:
         state = get_peft_model_state_dict(

@@ -1,12 +1,13 @@
 """The small trained models that come with the course: list, verify, load.
 
-    reviews-base    pretrained on the web text of the review world: fluent, sloppy, sometimes rude
-    reviews-sft     fine-tuned from it on clean reviews: where lessons 2 to 6 start
-    reviews-reward  a reward model of its completions, from noisy comparisons: lessons 4 and 6
-    facts-base      pretrained on documents about invented people and drugs: lesson 7
-    facts-sft       fine-tuned from it to write long answers: where lesson 7 starts
-    people-judge    what people would say of a film snippet, read from the body of smollm2
-    smollm2         a real language model, which ``python -m rlhf_lessons real get`` fetches
+    reviews-base      pretrained on the web text of the review world: fluent, sloppy, sometimes rude
+    reviews-sft       fine-tuned from it on clean reviews: where lessons 2 to 6 start
+    reviews-reward    a reward model of its completions, from noisy comparisons: lessons 4 and 6
+    facts-base        pretrained on documents about invented people and drugs
+    facts-sft         fine-tuned from it to write long answers: where lesson 7 starts
+    people-judge      what people would say of a film snippet, read from the body of smollm2
+    smollm2           a real language model, which ``python -m rlhf_lessons real get`` fetches
+    smollm2-snippets  an adapter on it, fine-tuned on snippets of real film reviews
 
 A lesson never needs what another lesson left behind: it loads one of these. Each is a folder of
 safetensors and JSON files in ``rlhf_lessons/checkpoints``; ``manifest.json`` there holds how each
@@ -59,7 +60,7 @@ class Checkpoint:
         name: What ``load_policy`` takes.
         folder: Where its files are.
         summary: One sentence about what it was trained on.
-        parameters: Number of weights.
+        parameters: Number of weights; of an adapter its own, without those of its base.
         steps: Batches it was trained on, those of the model it started from not counted.
         seed: Seed of its weights and of the order of its examples.
         held_out_nll: Negative log-likelihood on what it was not trained on, in nats: per token of
@@ -67,6 +68,7 @@ class Checkpoint:
         recipe: Everything it was made from, as JSON values.
         versions: Versions of the libraries that made it.
         files: SHA-256 and size in bytes of each file, by name.
+        held_out_nll_before: The same loss of the model that an adapter stands on; None for others.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Checkpoint:
     recipe: dict[str, Any]
     versions: dict[str, str]
     files: dict[str, dict[str, Any]]
+    held_out_nll_before: float | None = None
 
     @property
     def size(self) -> int:
@@ -152,7 +155,7 @@ def load_policy(name: str, folder: str | os.PathLike[str] | None = None) -> Lang
     Args:
         name: ``"reviews-base"``, ``"reviews-sft"``, ``"facts-base"`` or ``"facts-sft"``, which are
             shipped, or ``"smollm2"``, a real language model of 135 M weights, which ``python -m
-            rlhf_lessons real get`` fetches.
+            rlhf_lessons real get`` fetches; ``"smollm2-snippets"``, a shipped adapter, needs it.
         folder: Where the shipped models are; None takes ``CHECKPOINT_FOLDER``.
 
     Returns:
@@ -170,7 +173,10 @@ def load_policy(name: str, folder: str | os.PathLike[str] | None = None) -> Lang
             raise CheckpointError(f"load_policy: {error}") from error
         with without_bars():
             return LanguagePolicy.from_pretrained(found)
-    policy = _loaded("load_policy", name, folder, LanguagePolicy.from_pretrained)
+    try:
+        policy = _loaded("load_policy", name, folder, LanguagePolicy.from_pretrained)
+    except OSError as error:  # the base of an adapter was not fetched
+        raise CheckpointError(f"load_policy: {error}") from error
     policy.model.float()  # some are stored in half precision, to be half as large
     return policy
 
@@ -240,10 +246,11 @@ def _loaded(
             f"{checkpoint.name} is damaged: {'; '.join(problems)}. "
             f"Make it again: {_build(checkpoint.name)}"
         )
-    config = json.loads((checkpoint.folder / "config.json").read_text(encoding="utf-8"))
-    kind, loader = next(
-        of for made, of in _LOADERS.items() if config["architectures"][0].endswith(made)
-    )
+    made = "ForCausalLM"  # as a folder of adapters need not say
+    if "config.json" in checkpoint.files:
+        config = json.loads((checkpoint.folder / "config.json").read_text(encoding="utf-8"))
+        made = config["architectures"][0]
+    kind, loader = next(of for ending, of in _LOADERS.items() if made.endswith(ending))
     if where != loader:
         raise ValueError(f"{where}: {name} is a {kind}; {loader} loads it")
     with without_bars():

@@ -6,6 +6,7 @@ from rlhf_lessons.training.people_judge import PeopleJudgeFit, fit_people_judge
 from rlhf_lessons.training.ppo import PPOSettings, PPOStep, train_ppo
 from rlhf_lessons.training.recipes import (
     RECIPES,
+    AdapterRecipe,
     JudgeRecipe,
     Recipe,
     RewardRecipe,
@@ -40,6 +41,7 @@ from rlhf_lessons.training.tabular import (
 
 __all__ = [
     "RECIPES",
+    "AdapterRecipe",
     "ClassifierSettings",
     "ClassifierStep",
     "ControlStep",

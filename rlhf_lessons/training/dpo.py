@@ -20,6 +20,7 @@ them), several devices. Lesson 8 hands the same pairs to TRL for those.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -132,6 +133,7 @@ def train_dpo(
     reference: LanguagePolicy | None = None,
     validation: Sequence[Sequence[str]] | None = None,
     loss: PairLoss = formulas.dpo_loss,
+    max_new_tokens: int | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
 ) -> Iterator[DPOStep]:
     """Fine-tune a policy on preferences without a reward model, one update a step.
@@ -151,6 +153,9 @@ def train_dpo(
         validation: held-out records of the same form; None measures nothing.
         loss: (log π chosen, log π rejected, log π_ref chosen, log π_ref rejected, β) -> losses,
             tensors of shape (B,), as ``formulas.dpo_loss`` and its relatives.
+        max_new_tokens: where the sampling of the responses stopped, their end tokens counted. What
+            is longer was cut there, and is read without the end token that it never had; None takes
+            every response to have ended.
         checkpoint: a folder to save the run to every ``save_every`` steps. If it holds the
             checkpoint of an interrupted run, the run goes on from there and gives the numbers that
             it would have given without interruption, on a CPU to the last bit. Call it with the
@@ -164,7 +169,8 @@ def train_dpo(
         TypeError: a record is no triple of texts.
         ValueError: no pairs, an empty response, two equal responses, a pair that does not fit the
             context, a reference with other tokens, a frozen policy or one that transformers would
-            not save, a loss of the wrong shape, or a damaged checkpoint or that of another run.
+            not save, a loss of the wrong shape, ``max_new_tokens`` below 1, or a damaged checkpoint
+            or that of another run.
         OSError: the checkpoint cannot be written; what was there before is unchanged.
         FloatingPointError: loss or gradient is NaN or infinite; the weights are those of the step
             before.
@@ -186,8 +192,12 @@ def train_dpo(
             f"compared token by token; got vocabularies of {reference.vocabulary_size} and "
             f"{policy.vocabulary_size}, or other words"
         )
-    trained = Pairs.encode(policy, pairs, "pairs")
-    held_out = None if validation is None else Pairs.encode(policy, validation, "validation")
+    if max_new_tokens is not None and max_new_tokens < 1:
+        raise ValueError(f"train_dpo: max_new_tokens must be at least 1, got {max_new_tokens}")
+    trained = Pairs.encode(policy, pairs, "pairs", max_new_tokens)
+    held_out = None
+    if validation is not None:
+        held_out = Pairs.encode(policy, validation, "validation", max_new_tokens)
     reference = reference or policy
     generator = torch.Generator().manual_seed(settings.seed)
     optimizer = torch.optim.AdamW(
@@ -336,7 +346,13 @@ class Pairs:
         return len(self.tokens.prompt_tokens) // 2
 
     @classmethod
-    def encode(cls, policy: LanguagePolicy, pairs: Sequence[Sequence[str]], name: str) -> Pairs:
+    def encode(
+        cls,
+        policy: LanguagePolicy,
+        pairs: Sequence[Sequence[str]],
+        name: str,
+        max_new_tokens: int | None = None,
+    ) -> Pairs:
         """Tokenize preferences once, and refuse pairs that hold nothing to choose between."""
         if isinstance(pairs, str) or not hasattr(pairs, "__getitem__"):
             raise TypeError(
@@ -366,12 +382,15 @@ class Pairs:
             )
         prompts, chosen, rejected = zip(*pairs, strict=True)
         try:
-            return cls(policy.encode([*prompts, *prompts], [*chosen, *rejected]))
+            tokens = policy.encode([*prompts, *prompts], [*chosen, *rejected])
         except ValueError as error:
             raise ValueError(
                 f"train_dpo: {name} cannot be read by the policy (rows from {len(pairs)} on are "
                 f"the rejected responses): {error}"
             ) from error
+        # What comes after them is the end token that a response which was cut never had.
+        read, mask = (t[:, :max_new_tokens] for t in (tokens.response_tokens, tokens.response_mask))
+        return cls(dataclasses.replace(tokens, response_tokens=read, response_mask=mask))
 
     def log_probs(self, policy: LanguagePolicy, pairs: Tensor, bf16: bool) -> tuple[Tensor, Tensor]:
         """Give log π of the chosen and of the rejected responses, (B,) each, in one forward."""

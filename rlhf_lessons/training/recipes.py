@@ -57,8 +57,17 @@ from rlhf_lessons.worlds.reviews import (
     sample_reviews,
     sample_web_text,
 )
+from rlhf_lessons.worlds.texts import openings_of
 
-__all__ = ["RECIPES", "JudgeRecipe", "Recipe", "RewardRecipe", "build_checkpoint", "main"]
+__all__ = [
+    "RECIPES",
+    "AdapterRecipe",
+    "JudgeRecipe",
+    "Recipe",
+    "RewardRecipe",
+    "build_checkpoint",
+    "main",
+]
 
 
 @dataclass(frozen=True)
@@ -191,7 +200,42 @@ class JudgeRecipe:
         return {"data": "worlds.load_snippets", **values}
 
 
-RECIPES: dict[str, Recipe | RewardRecipe | JudgeRecipe] = {
+@dataclass(frozen=True)
+class AdapterRecipe:
+    """Everything that a shipped adapter on a fetched model is made from.
+
+    The model is fine-tuned on film snippets: an opening of 2 to 8 tokens is the prompt, what
+    follows the response. The shipped adapter was made by these settings with A drawn by peft
+    itself, so the recipe gives another one of the same quality.
+
+    Attributes:
+        name: Name of the adapted model.
+        summary: One sentence about what it is trained on.
+        start: Name of the language model it stands on; it and the snippets are fetched.
+        rank: Rows of A and columns of B.
+        max_new_tokens: Most tokens of a response, its end token included.
+        validation: Number of held-out snippets to measure the loss on.
+        data_seed: Seed of the lengths of the openings; those to measure on have the next one.
+        settings: Settings of ``train_sft``.
+    """
+
+    name: str
+    summary: str
+    start: str
+    rank: int
+    max_new_tokens: int
+    validation: int
+    data_seed: int
+    settings: SupervisedSettings
+
+    def as_json(self) -> dict:
+        """Give the recipe as JSON values."""
+        values = dataclasses.asdict(self)
+        del values["name"], values["summary"]
+        return {"data": "worlds.load_snippets", **values, "stored_as": "float16"}
+
+
+RECIPES: dict[str, Recipe | RewardRecipe | JudgeRecipe | AdapterRecipe] = {
     recipe.name: recipe
     for recipe in (
         Recipe(
@@ -275,19 +319,32 @@ RECIPES: dict[str, Recipe | RewardRecipe | JudgeRecipe] = {
             ending=" Overall, the film was",
             ridges=(1000.0, 2000.0, 3000.0, 5000.0, 8000.0, 12_000.0),
         ),
+        AdapterRecipe(
+            name="smollm2-snippets",
+            summary="fine-tuned from smollm2 on film snippets: an adapter of rank 2",
+            start="smollm2",
+            rank=2,
+            max_new_tokens=48,
+            validation=256,
+            data_seed=0,
+            settings=SupervisedSettings(
+                steps=300, batch_size=32, learning_rate=1e-3, warmup=0.05, evaluate_every=300
+            ),
+        ),
     )
 }
 """The recipe of each shipped model, by name, each after the one it starts from."""
 
 
 def build_checkpoint(
-    recipe: Recipe | RewardRecipe | JudgeRecipe,
+    recipe: Recipe | RewardRecipe | JudgeRecipe | AdapterRecipe,
     folder: str | os.PathLike[str] | None = None,
     progress: bool = False,
 ) -> dict:
     """Train a shipped model and write it to disk with its entry in the manifest.
 
-    Training runs on one thread, so that sums are added up in the same order each time. The folder
+    Training runs on one thread, so that sums are added up in the same order each time; that of an
+    adapter, whose model is a hundred times as large as the others, on two. The folder
     of the model and the manifest are each replaced as a whole; the manifest comes last, so that an
     interrupted build can be noticed and never be loaded.
 
@@ -311,7 +368,7 @@ def build_checkpoint(
     with tempfile.TemporaryFile(dir=folder):
         pass  # a folder that cannot be written is told before minutes of training, not after
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(2 if isinstance(recipe, AdapterRecipe) else 1)
     try:
         start = None
         if recipe.start is not None:
@@ -325,22 +382,26 @@ def build_checkpoint(
             Recipe: _trained_policy,
             RewardRecipe: _trained_reward_model,
             JudgeRecipe: _fitted_judge,
+            AdapterRecipe: _trained_adapter,
         }[type(recipe)]
-        model, validation_loss = train(recipe, start, progress)
+        model, *losses = train(recipe, start, progress)
+        rounded = [round(loss, 4) for loss in losses]
+        learned = [weight for weight in model.parameters() if weight.requires_grad]
         entry = {
             "summary": recipe.summary,
-            "parameters": sum(weight.numel() for weight in model.parameters()),
+            "parameters": sum(weight.numel() for weight in learned),
             # A closed form takes no steps and draws nothing.
             "steps": recipe.settings.steps if hasattr(recipe, "settings") else 0,
             "seed": recipe.settings.seed if hasattr(recipe, "settings") else 0,
-            "held_out_nll": round(validation_loss, 4),
+            **dict(zip(("held_out_nll", "held_out_nll_before"), rounded, strict=False)),
             "recipe": recipe.as_json(),
             "versions": versions(),
         }
     finally:
         torch.set_num_threads(threads)
     if entry["recipe"].get("stored_as") == "float16":
-        model.model.half()
+        for weight in learned:
+            weight.data = weight.data.half()
     model.save_pretrained(folder / recipe.name)
     entry["files"] = _finish(folder / recipe.name)
     _update_manifest(folder / "manifest.json", recipe.name, entry)
@@ -413,8 +474,43 @@ def _fitted_judge(
     return judge, fit.nll(torch.tensor([snippet.rating for snippet in validation]), scores)
 
 
+def _trained_adapter(
+    recipe: AdapterRecipe, start: LanguagePolicy, progress: bool
+) -> tuple[LanguagePolicy, float, float]:
+    from tqdm import tqdm
+
+    training, validation = (
+        openings_of(start.tokenizer, [s.text for s in part], recipe.max_new_tokens, seed)
+        for seed, part in enumerate(load_snippets(), recipe.data_seed)
+    )
+    validation = validation[: recipe.validation]
+    before = held_out_nll(start, validation)
+    policy = start.with_adapter(recipe.rank, seed=recipe.settings.seed)
+    loop = train_sft(policy, training, recipe.settings)
+    for _ in tqdm(loop, recipe.name, recipe.settings.steps, disable=not progress, unit="step"):
+        pass
+    for weight in policy.parameters():
+        if weight.requires_grad:
+            weight.data = weight.data.half().float()  # rounded before it is measured
+    return policy, held_out_nll(policy, validation), before
+
+
+# What every version of peft reads; all else that it writes is as it is where nothing is said.
+_ADAPTER_KEYS = (
+    "base_model_name_or_path", "fan_in_fan_out", "inference_mode", "lora_alpha", "peft_type", "r",
+    "target_modules", "task_type",
+)  # fmt: skip
+
+
 def _finish(folder: Path) -> dict[str, dict]:
     """Make the saved files fit to be shipped, and list them with size and SHA-256."""
+    if (folder / "adapter_config.json").exists():  # its tokenizer is that of its base
+        for path in folder.iterdir():
+            if not path.name.startswith("adapter_"):
+                path.unlink()
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        _write_json(folder / "adapter_config.json", {key: config[key] for key in _ADAPTER_KEYS})
+        _sort_metadata(folder / "adapter_model.safetensors")
     # The class name that every version of transformers reads; 5 writes one of its own.
     changes = {
         "config.json": {},
@@ -433,6 +529,16 @@ def _finish(folder: Path) -> dict[str, dict]:
             path.chmod(0o644)  # safetensors writes files for the owner's eyes only
             files[path.name] = fingerprint(path)
     return files
+
+
+def _sort_metadata(path: Path) -> None:
+    """Put what a safetensors file says of itself in order: safetensors writes it in any."""
+    content = path.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode().ljust(end - 8)
+    path.write_bytes(content[:8] + text + content[end:])
 
 
 def _update_manifest(path: Path, name: str, entry: dict) -> None:
@@ -506,7 +612,7 @@ def _build(names: Sequence[str], folder: Path) -> int:
 def _list(folder: Path) -> int:
     for checkpoint in list_checkpoints(folder):
         print(
-            f"{checkpoint.name:<14} {checkpoint.parameters:>9,} weights "
+            f"{checkpoint.name:<16} {checkpoint.parameters:>9,} weights "
             f"{checkpoint.size / 1e6:5.2f} MB  "
             f"held-out loss {checkpoint.held_out_nll:.3f}  {checkpoint.summary}"
         )

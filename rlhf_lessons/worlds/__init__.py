@@ -60,7 +60,7 @@ from rlhf_lessons.worlds.reviews import (
     sample_reviews,
     sample_web_text,
 )
-from rlhf_lessons.worlds.texts import LabelledText, load_texts, split_openings
+from rlhf_lessons.worlds.texts import LabelledText, load_texts, openings_of, split_openings
 
 __all__ = [
     "OPINION_LENGTH",
@@ -102,6 +102,7 @@ __all__ = [
     "load_preferences",
     "load_snippets",
     "load_texts",
+    "openings_of",
     "opinion_habits",
     "opinion_score",
     "people_encyclopedia",

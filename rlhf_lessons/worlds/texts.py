@@ -19,7 +19,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -114,6 +114,30 @@ def split_openings(
             f"{max_new_tokens} tokens after the opening, got none in {len(texts)} texts"
         )
     return found
+
+
+def openings_of(
+    tokenizer: Any, texts: Sequence[str], max_new_tokens: int, seed: int
+) -> list[tuple[str, str]]:
+    """Split texts as ``split_openings`` does, at the tokens of a fast tokenizer.
+
+    Args:
+        tokenizer: the tokenizer.
+        texts: the texts.
+        max_new_tokens: the most tokens of a response, one of them left for the end token.
+        seed: of the lengths of the openings.
+
+    Returns:
+        (prompt, response) pairs, the response with its leading space.
+
+    Raises:
+        ValueError: no text can be split so.
+    """
+    read = tokenizer(
+        list(texts), add_special_tokens=False, return_offsets_mapping=True, verbose=False
+    )
+    ends = [[end for _, end in offsets] for offsets in read["offset_mapping"]]
+    return split_openings(texts, ends, max_new_tokens, seed)
 
 
 def _splits(data: str, columns: Sequence[str]) -> dict[str, Table]:

@@ -6,11 +6,13 @@ import dataclasses
 import json
 import random
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from model_families import save_family
 
 from rlhf_lessons.__main__ import main
 from rlhf_lessons.evaluation import SentimentRun, SentimentSettings, frontier_point, sentiment
@@ -21,7 +23,7 @@ from rlhf_lessons.models import (
     list_checkpoints,
 )
 from rlhf_lessons.training import SupervisedSettings, train_sft
-from rlhf_lessons.worlds import load_preferences
+from rlhf_lessons.worlds import FilmSnippet, load_preferences
 
 GOOD = ("lovely", "great", "fine", "warm")
 BAD = ("dull", "cold", "poor", "bad")
@@ -380,6 +382,116 @@ def test_out_of_memory_says_what_to_lower(home, tmp_path, monkeypatch, capsys):
     assert "Raise accumulate" in capsys.readouterr().err
 
 
+# --- real snippets, several runs, a judge of one's own --------------------------------------------
+
+SNIPPETS = [
+    FilmSnippet(f"the {noun} was {word} . it made me {end}", rating)
+    for noun in ("film", "plot", "people")
+    for word, rating in (("good", 2.5), ("dull", -1.5), ("bad", -2.0), ("fine", 0.1))
+    for end in ("smile", "leave")
+]
+
+
+@pytest.fixture
+def real(tmp_path, monkeypatch):
+    """In the place of what is fetched: a tiny llama, a few lines, a judge in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sentiment, "load_snippets", lambda: (SNIPPETS[6:], SNIPPETS[:6]))
+    monkeypatch.setattr(sentiment, "VaderJudge", lambda: lambda prompts, _: np.zeros(len(prompts)))
+    save_family("llama", tmp_path / "llama")
+    name = f"taste_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text(
+        "def praise(prompts, responses):\n"
+        "    return [(p + r).count('o') - 0.1 * len(r) for p, r in zip(prompts, responses)]\n"
+        "number = 3\n"
+    )
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield [
+        "run", "sentiment", "--policy", "llama", "--data", "snippets", "--judge", f"{name}:praise",
+        *"--prompts 12 --samples 8 --steps 2 --batch-size 4 --max-new-tokens 10 --n 4".split(),
+    ]  # fmt: skip
+    sys.modules.pop(name, None)
+
+
+def test_several_methods_and_betas_share_what_is_equal(real, tmp_path, monkeypatch, capsys):
+    genuine, asked = sentiment.best_of_n, []
+
+    def counted(policy, prompts, judge, n, **more):
+        asked.append(len(prompts) * n)
+        return genuine(policy, prompts, judge, n, **more)
+
+    monkeypatch.setattr(sentiment, "best_of_n", counted)
+    several = [*real, "--out", "all", "--lora", "2", "--method", "dpo", "bon", "--beta"]
+    assert main([*several, "0.1", "2"]) == 0
+    assert asked == [11 * 2, 8 * 4]  # one prompt is held out
+    runs = {name: results(Path("all") / name) for name in ("dpo_beta0.1", "dpo_beta2", "bon")}
+    assert all(run["finished"] and run["judge_accuracy"] is not None for run in runs.values())
+    kl = [runs[f"dpo_beta{beta}"]["points"][-1]["kl"] for beta in ("0.1", "2")]
+    assert kl[0] != kl[1] and min(kl) > 0
+    out = capsys.readouterr().out
+    assert Path("all/table.txt").read_text() in out and "dpo, β = 2" in out and "bon  4" in out
+    shared = {"pairs.jsonl", "shared.json", "plot.png", "table.txt"}
+    assert {path.name for path in Path("all").iterdir()} == {*runs, *shared}
+
+    last = runs["dpo_beta0.1"]["points"][-1]
+    assert main([*real, "--out", "one", "--lora", "2", "--method", "dpo", "--beta", "0.1"]) == 0
+    assert results(Path("one"))["points"][-1] == pytest.approx(last, rel=1e-6)
+    policy = LanguagePolicy.from_pretrained(Path("one") / "model")
+    assert policy.adapted and policy.model.active_peft_config.r == 2
+    base = LanguagePolicy.from_pretrained("llama")
+    for before, after in zip(base.parameters(), policy.base().parameters(), strict=True):
+        torch.testing.assert_close(before, after, rtol=0, atol=0)
+
+    asked.clear()
+    assert main([*several, "0.1", "2", "5"]) == 0  # one more
+    assert asked == [] and results(Path("all/dpo_beta5"))["finished"]
+    assert results(Path("all/dpo_beta2")) == runs["dpo_beta2"]
+    assert main([*several, "0.1", "7", "--prompts", "10"]) == 1
+    assert "prompts was 12, is 10" in capsys.readouterr().err
+
+
+def test_what_nobody_optimised_is_measured_on_the_same_responses(real, monkeypatch):
+    seen = []
+
+    def vader():
+        return lambda *texts: seen.append(texts) or np.full(len(texts[0]), 0.25)
+
+    monkeypatch.setattr(sentiment, "VaderJudge", vader)
+    assert main([*real, "--out", "one", "--method", "sft", "--lora", "0"]) == 0
+    last = results(Path("one"))["points"][-1]
+    prompts, responses = seen[-1]
+    assert last["vader"] == 0.25 and last["distinct"] == len(set(responses)) / 8
+    reference = LanguagePolicy.from_pretrained("llama")
+    total, count = 0.0, 0
+    for prompt, response in zip(prompts, responses, strict=True):
+        tokens = reference.log_probs([prompt], [response])[0][0, :10].tolist()
+        total, count = total - sum(tokens), count + len(tokens)
+    assert last["reference_loss"] == pytest.approx(total / count, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("judge", "message"),
+    [
+        ("nobodys_module:praise", "got 'nobodys_module:praise': No module named 'nobodys_module'"),
+        ("math:praise", "got 'math:praise': math has no praise"),
+        ("math:pi", "got 'math:pi', which is a float"),
+    ],
+)
+def test_a_judge_that_cannot_be_imported_is_named(real, judge, message, capsys):
+    assert main([*real, "--judge", judge]) == 1
+    assert f"judge must name a function as module:function, {message}" in capsys.readouterr().err
+
+
+def test_without_the_fetched_parts_the_command_says_how_to_get_them(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RLHF_LESSONS_CACHE", str(tmp_path / "none"))
+    save_family("llama", tmp_path / "llama")
+    for policy in ("smollm2", "llama"):  # the model is missing, then the snippets
+        words = ["run", "sentiment", "--data", "snippets", "--policy", policy]
+        assert main([*words, "--out", policy + "-run"]) == 1
+        assert "python -m rlhf_lessons real get" in capsys.readouterr().err
+
+
 # --- settings and help ----------------------------------------------------------------------------
 
 
@@ -392,6 +504,11 @@ def test_the_presets():
     offline = SentimentSettings.preset(device="cpu")
     assert offline == SentimentSettings()
     assert SentimentSettings.preset(method="sft").policy == "reviews-base"
+    real = SentimentSettings.preset(data="snippets", device="cpu")
+    assert (real.policy, real.judge, real.reward) == ("smollm2-snippets", "people", "judge")
+    assert (real.lora, real.sft_steps, real.label_temperature) == (0, 0, 0.0)
+    assert SentimentSettings.preset(data="snippets", policy="smollm2").lora == 16
+    assert SentimentSettings.preset(data="snippets", method="sft").policy == "smollm2"
     assert SentimentSettings.preset(policy="reviews-base").sft_steps == 400
     for method in ("rm", "ppo", "bon"):
         assert SentimentSettings.preset(method=method, data="imdb", steps=80).measure_every == 10

@@ -16,12 +16,14 @@ from rlhf_lessons.models.checkpoints import (
     verify_checkpoints,
 )
 from rlhf_lessons.real_parts import part_damage
+from rlhf_lessons.training import held_out_nll
 from rlhf_lessons.worlds import (
     VOCABULARY,
     faults,
     gold_reward,
     is_rude,
     load_snippets,
+    openings_of,
     sample_prompts,
     sample_reviews,
 )
@@ -38,7 +40,8 @@ def copied(tmp_path):
 def test_shipped_models_are_sound_and_small():
     checkpoints = list_checkpoints()
     names = [checkpoint.name for checkpoint in checkpoints]
-    assert {*NAMES, "reviews-reward", "facts-base", "facts-sft"} <= set(names)
+    adapter = {"smollm2-snippets"}
+    assert {*NAMES, "reviews-reward", "facts-base", "facts-sft", *adapter} <= set(names)
     assert verify_checkpoints() == {name: [] for name in names}
     for checkpoint in checkpoints:
         if checkpoint.name != "people-judge":  # a head without a body
@@ -114,7 +117,8 @@ def test_the_reward_model_orders_new_completions_as_the_gold_reward_does():
 
 def test_the_fetched_model_says_how_to_fetch_it(tmp_path, monkeypatch):
     monkeypatch.setenv("RLHF_LESSONS_CACHE", str(tmp_path))
-    for load in (lambda: load_policy("smollm2"), load_people_judge):
+    adapted = lambda: load_policy("smollm2-snippets")  # noqa: E731
+    for load in (lambda: load_policy("smollm2"), load_people_judge, adapted):
         with pytest.raises(CheckpointError, match="python -m rlhf_lessons real get smollm2"):
             load()
     assert "smollm2" not in [checkpoint.name for checkpoint in list_checkpoints()]
@@ -138,6 +142,26 @@ def test_the_real_model_and_the_judge_that_reads_it():
     praise, blame = judge(["The film was"] * 2, [" wonderful, I loved it.", " a dull mess."])
     assert praise > 1 and blame < -1
     assert len(policy.model.model.layers) == 30  # the judge cut a copy
+
+
+@pytest.mark.skipif(
+    bool(part_damage("smollm2") or part_damage("snippets")), reason="the parts were not fetched"
+)
+def test_the_shipped_adapter_on_the_real_model():
+    adapted = load_policy("smollm2-snippets")
+    checkpoint = next(c for c in list_checkpoints() if c.name == "smollm2-snippets")
+    learned = [weight for weight in adapted.parameters() if weight.requires_grad]
+    assert sum(weight.numel() for weight in learned) == checkpoint.parameters
+    assert {weight.dtype for weight in learned} == {torch.float32}
+    about = json.loads((checkpoint.folder / "adapter_config.json").read_text())
+    assert about["base_model_name_or_path"] == "smollm2"  # and no folder of one machine
+    recipe, (_, held_out) = checkpoint.recipe, load_snippets()
+    texts = [snippet.text for snippet in held_out]
+    examples = openings_of(adapted.tokenizer, texts, recipe["max_new_tokens"], 1)[:32]
+    before, after = (held_out_nll(policy, examples) for policy in (adapted.base(), adapted))
+    # On 256 texts 4.717 and 3.847; the standard error of the difference on 32 is about 0.1.
+    assert after < before - 0.5
+    assert checkpoint.held_out_nll < checkpoint.held_out_nll_before - 0.5
 
 
 def test_an_unknown_name():

@@ -139,6 +139,22 @@ def test_one_step_against_float64():
         )
 
 
+def test_a_response_that_was_cut_is_taught_no_end():
+    policy, reference = tiny(0), tiny(1)
+    first = next(train_dpo(policy, PAIRS, quick(), reference=reference, max_new_tokens=4))
+    twin, total = tiny(0), 0.0
+    for prompt, _, rejected in PAIRS:  # "c c c ." fills four tokens, the others end before
+        prompt_ids = twin.tokenizer(prompt)["input_ids"]
+        ids = [*twin.tokenizer(rejected, add_special_tokens=False)["input_ids"], twin.end_token_id]
+        logits = twin.model(torch.tensor([prompt_ids + ids])).logits[0].log_softmax(-1)
+        total += sum(
+            logits[len(prompt_ids) - 1 + t, ids[t]].item() for t in range(min(len(ids), 4))
+        )
+    assert first.rejected_log_prob == pytest.approx(total / 4, abs=1e-4)
+    with pytest.raises(ValueError, match="max_new_tokens must be at least 1, got 0"):
+        train_dpo(policy, PAIRS, max_new_tokens=0)
+
+
 def test_a_whole_run_against_float64():
     """Four steps of a loop written out by hand, the reference kept as it was at the start."""
     policy = tiny(2)

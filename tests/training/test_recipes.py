@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 from model_families import save_family
+from safetensors import safe_open
 
 from rlhf_lessons.models import LanguagePolicy
 from rlhf_lessons.models.checkpoints import (
@@ -17,13 +18,14 @@ from rlhf_lessons.models.checkpoints import (
 from rlhf_lessons.training import recipes
 from rlhf_lessons.training.recipes import (
     RECIPES,
+    AdapterRecipe,
     JudgeRecipe,
     RewardRecipe,
     build_checkpoint,
     main,
 )
 from rlhf_lessons.training.supervised import SupervisedSettings, held_out_nll
-from rlhf_lessons.worlds import FilmSnippet
+from rlhf_lessons.worlds import FilmSnippet, openings_of
 
 POLICIES = ("reviews-base", "reviews-sft")
 
@@ -35,6 +37,9 @@ def shrink(name: str):
         return dataclasses.replace(RECIPES[name], pairs=20, validation=10, settings=settings)
     if isinstance(RECIPES[name], JudgeRecipe):
         return dataclasses.replace(RECIPES[name], layers=(1, 2), ending=" the film")
+    if isinstance(RECIPES[name], AdapterRecipe):
+        settings = SupervisedSettings(steps=3, batch_size=4, warmup=0.3)
+        return dataclasses.replace(RECIPES[name], settings=settings)
     return dataclasses.replace(
         RECIPES[name],
         size={"width": 8, "layers": 1, "heads": 2, "context": 96, "seed": 0},
@@ -135,6 +140,32 @@ def test_a_judge_of_people_is_fitted_to_their_ratings(tmp_path, llama):
     )
 
 
+def test_an_adapter_is_small_says_what_it_changed_and_is_rounded_before_it_is_measured(
+    tmp_path, llama
+):
+    recipe = dataclasses.replace(
+        shrink("smollm2-snippets"),
+        settings=SupervisedSettings(steps=20, batch_size=4, learning_rate=1e-2),
+    )
+    entry = build_checkpoint(recipe, tmp_path)
+    assert set(entry["files"]) == {"adapter_config.json", "adapter_model.safetensors"}
+    with safe_open(tmp_path / recipe.name / "adapter_model.safetensors", "pt") as file:
+        stored = [file.get_tensor(name) for name in file.keys()]  # noqa: SIM118
+        assert list(file.metadata()) and file.metadata()["format"] == "pt"
+    assert {weight.dtype for weight in stored} == {torch.float16}
+    assert entry["parameters"] == sum(weight.numel() for weight in stored)
+
+    policy = LanguagePolicy.from_pretrained(tmp_path / recipe.name, base=llama.model.name_or_path)
+    assert {weight.dtype for weight in policy.parameters()} == {torch.float32}
+    texts = [snippet.text for snippet in SNIPPETS[::2]]
+    held_out = openings_of(llama.tokenizer, texts, recipe.max_new_tokens, recipe.data_seed + 1)
+    (checkpoint,) = list_checkpoints(tmp_path)
+    assert checkpoint.held_out_nll == pytest.approx(held_out_nll(policy, held_out), abs=1e-4)
+    before = held_out_nll(llama, held_out)
+    assert checkpoint.held_out_nll_before == pytest.approx(before, abs=1e-4)
+    assert checkpoint.held_out_nll < before - 0.1
+
+
 def test_without_the_fetched_parts_all_others_are_built(tmp_path, small, monkeypatch, capsys):
     monkeypatch.setattr(recipes, "part_damage", lambda name: ["it is not there"])
     assert main(["--folder", str(tmp_path), "build"]) == 0
@@ -142,7 +173,7 @@ def test_without_the_fetched_parts_all_others_are_built(tmp_path, small, monkeyp
         capsys.readouterr().out
     )
     assert sorted(c.name for c in list_checkpoints(tmp_path)) == sorted(
-        set(RECIPES) - {"people-judge"}
+        set(RECIPES) - {"people-judge", "smollm2-snippets"}
     )
 
 
