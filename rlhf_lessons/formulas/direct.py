@@ -390,7 +390,8 @@ def apo_down_loss(
 
         L = σ(r̂_w) + σ(−(r̂_w − r̂_l)), with r̂ = β · (log π − log π_ref)
 
-    Right where even the chosen responses are worse than what the policy writes.
+    Right where even the chosen responses are worse than what the policy writes. Where nothing has
+    moved yet the two pulls on the chosen response cancel: the rejected one has to fall first.
 
     Args:
         policy_chosen: (B,) log π(y_w | x) in nats, summed over the response, with gradient.
