@@ -9,9 +9,9 @@ clips the weight alone, so that no token loses its gradient.
 What the equations hold fixed, the advantages and the old log-probabilities, is detached here: a
 loop that forgets ``no_grad`` still gets the right gradient.
 
-Left out on purpose: masks and means in the losses (``ppo_total_loss`` takes the means), the entropy
-itself (``log_probs.entropy``), a rule when to stop, which is a line of lesson 5, and a floor under
-CISPO's weight, which its paper does not use either.
+Left out on purpose: means in the losses (``ppo_total_loss`` and ``masking`` take them), masks where
+no tokens are summed, the entropy itself (``log_probs.entropy``), a rule when to stop, which is a
+line of lesson 5, and a floor under CISPO's weight, which its paper does not use either.
 """
 
 from __future__ import annotations
