@@ -1,16 +1,17 @@
 """Preferences straight into the policy: DPO and its relatives (lesson 6).
 
 The policy is its own reward model: r̂ = β · (log π − log π_ref). Put into Bradley-Terry, that is
-DPO. All relatives but one are functions of the same margin
+DPO. Most relatives are functions of the same margin
 
     h = (log π(y_w) − log π_ref(y_w)) − (log π(y_l) − log π_ref(y_l)),
 
-w the chosen, l the rejected response. They take the same arguments, so that one loop can train any
-of them. Log-probabilities are *sums* over the response with its end token, without the prompt. The
-reference is held fixed: it is detached in the losses.
+w the chosen, l the rejected response. A margin can grow while both responses become unlikelier; APO
+also says where the chosen one itself is to go. All but ``unlikelihood_loss`` take the same
+arguments, so that one loop can train any of them. Log-probabilities are *sums* over the response
+with its end token, without the prompt. The reference is held fixed: it is detached in the losses.
 
-Left out on purpose: a ``loss_type`` switch (each loss has its name), averaging over tokens, and
-losses with a margin per pair.
+Left out on purpose: a ``loss_type`` switch (each loss has its name), averaging over tokens
+(``reference_free``), and losses with a margin per pair.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from rlhf_lessons.formulas.shapes import (
 )
 
 __all__ = [
+    "apo_down_loss",
+    "apo_zero_loss",
     "dpo_gradient_weight",
     "dpo_loss",
     "exponential_preference_loss",
@@ -68,15 +71,15 @@ def implicit_reward(policy_log_probs: Tensor, reference_log_probs: Tensor, beta:
     return beta * (policy_log_probs - reference_log_probs)
 
 
-def _margin(
+def _log_ratios(
     function: str,
     policy_chosen: Tensor,
     policy_rejected: Tensor,
     reference_chosen: Tensor,
     reference_rejected: Tensor,
     beta: float,
-) -> Tensor:
-    """Check the arguments of a preference loss and give its margin h, the reference held fixed."""
+) -> tuple[Tensor, Tensor]:
+    """Check a preference loss's arguments; give log π − log π_ref, the reference held fixed."""
     check_same_shape(
         function,
         "(B,)",
@@ -86,8 +89,12 @@ def _margin(
         reference_rejected=reference_rejected,
     )
     check_positive(function, beta=beta)
-    chosen_log_ratio = policy_chosen - reference_chosen.detach()
-    rejected_log_ratio = policy_rejected - reference_rejected.detach()
+    return policy_chosen - reference_chosen.detach(), policy_rejected - reference_rejected.detach()
+
+
+def _margin(function: str, *arguments: Tensor | float) -> Tensor:
+    """Check the arguments of a preference loss and give its margin h, the reference held fixed."""
+    chosen_log_ratio, rejected_log_ratio = _log_ratios(function, *arguments)
     return chosen_log_ratio - rejected_log_ratio
 
 
@@ -332,6 +339,82 @@ def exponential_preference_loss(
         beta,
     )
     return torch.exp(-beta * h)
+
+
+def apo_zero_loss(
+    policy_chosen: Tensor,
+    policy_rejected: Tensor,
+    reference_chosen: Tensor,
+    reference_rejected: Tensor,
+    beta: float,
+) -> Tensor:
+    """Give APO-zero's loss: the chosen response up, the rejected one down, for each pair.
+
+        L = σ(−r̂_w) + σ(r̂_l), with r̂ = β · (log π − log π_ref)
+
+    Each response is held against the reference, not against the other. Right where the chosen
+    responses are better than what the policy writes.
+
+    Args:
+        policy_chosen: (B,) log π(y_w | x) in nats, summed over the response, with gradient.
+        policy_rejected: (B,) log π(y_l | x) in nats, summed over the response, with gradient.
+        reference_chosen: (B,) log π_ref(y_w | x) in nats, summed; constants.
+        reference_rejected: (B,) log π_ref(y_l | x) in nats, summed; constants.
+        beta: KL strength β above 0, in reward per nat.
+
+    Returns:
+        (B,) losses in (0, 2); 1 where the policy is the reference.
+
+    Raises:
+        TypeError: If a tensor is not floating point.
+        ValueError: If a shape differs or β is not above 0.
+
+    Source:
+        D'Oosterlinck et al. 2024, "Anchored Preference Optimization and Contrastive Revisions",
+        equation 7, plus 1: −σ(r̂_w) = σ(−r̂_w) − 1.
+    """
+    chosen, rejected = _log_ratios(
+        "apo_zero_loss", policy_chosen, policy_rejected, reference_chosen, reference_rejected, beta
+    )
+    return torch.sigmoid(-beta * chosen) + torch.sigmoid(beta * rejected)
+
+
+def apo_down_loss(
+    policy_chosen: Tensor,
+    policy_rejected: Tensor,
+    reference_chosen: Tensor,
+    reference_rejected: Tensor,
+    beta: float,
+) -> Tensor:
+    """Give APO-down's loss: the chosen response down, the rejected one further, for each pair.
+
+        L = σ(r̂_w) + σ(−(r̂_w − r̂_l)), with r̂ = β · (log π − log π_ref)
+
+    Right where even the chosen responses are worse than what the policy writes. Where nothing has
+    moved yet the two pulls on the chosen response cancel: the rejected one has to fall first.
+
+    Args:
+        policy_chosen: (B,) log π(y_w | x) in nats, summed over the response, with gradient.
+        policy_rejected: (B,) log π(y_l | x) in nats, summed over the response, with gradient.
+        reference_chosen: (B,) log π_ref(y_w | x) in nats, summed; constants.
+        reference_rejected: (B,) log π_ref(y_l | x) in nats, summed; constants.
+        beta: KL strength β above 0, in reward per nat.
+
+    Returns:
+        (B,) losses in (0, 2); 1 where the policy is the reference.
+
+    Raises:
+        TypeError: If a tensor is not floating point.
+        ValueError: If a shape differs or β is not above 0.
+
+    Source:
+        D'Oosterlinck et al. 2024, "Anchored Preference Optimization and Contrastive Revisions",
+        equation 8, plus 1.
+    """
+    chosen, rejected = _log_ratios(
+        "apo_down_loss", policy_chosen, policy_rejected, reference_chosen, reference_rejected, beta
+    )
+    return torch.sigmoid(beta * chosen) + torch.sigmoid(-beta * (chosen - rejected))
 
 
 def unlikelihood_loss(policy_chosen: Tensor, policy_rejected: Tensor, alpha: float = 1.0) -> Tensor:

@@ -1,14 +1,17 @@
-"""Losses that make good actions more likely (lessons 1, 4 and 5).
+"""Losses that make good actions more likely (lessons 1, 4, 5 and 9).
 
 REINFORCE pushes up the log-probability of each action by its advantage. PPO reuses a batch for
 several steps: it weighs each action by how much likelier it has become, and stops where that ratio
-leaves the trust region [1 − ε, 1 + ε].
+leaves the trust region [1 − ε, 1 + ε]. Its relatives change one thing each: DAPO lets a good token
+go further than a bad one, GSPO asks how much likelier the whole response has become, and CISPO
+clips the weight alone, so that no token loses its gradient.
 
 What the equations hold fixed, the advantages and the old log-probabilities, is detached here: a
 loop that forgets ``no_grad`` still gets the right gradient.
 
-Left out on purpose: masks and means in the losses (``ppo_total_loss`` takes the means), the entropy
-itself (``log_probs.entropy``), and a rule when to stop, which is a line of lesson 5.
+Left out on purpose: means in the losses (``ppo_total_loss`` and ``masking`` take them), masks where
+no tokens are summed, the entropy itself (``log_probs.entropy``), a rule when to stop, which is a
+line of lesson 5, and a floor under CISPO's weight, which its paper does not use either.
 """
 
 from __future__ import annotations
@@ -24,7 +27,17 @@ from rlhf_lessons.formulas.shapes import (
     check_same_shape,
 )
 
-__all__ = ["clip_fraction", "ppo_policy_loss", "ppo_total_loss", "ratio", "reinforce_loss"]
+__all__ = [
+    "cispo_policy_loss",
+    "clip_fraction",
+    "dapo_policy_loss",
+    "gspo_policy_loss",
+    "ppo_policy_loss",
+    "ppo_total_loss",
+    "ratio",
+    "reinforce_loss",
+    "sequence_ratio",
+]
 
 
 def reinforce_loss(log_probs: Tensor, advantages: Tensor) -> Tensor:
@@ -74,6 +87,40 @@ def ratio(log_probs: Tensor, old_log_probs: Tensor) -> Tensor:
     return torch.exp(log_probs - old_log_probs)
 
 
+def sequence_ratio(log_probs: Tensor, old_log_probs: Tensor, mask: Tensor) -> Tensor:
+    """Say how much likelier each response is now than when it was sampled, per token.
+
+        s_i = (π(y_i | x) / π_old(y_i | x))^(1/|y_i|) = exp(1/|y_i| · Σ_t (log π − log π_old)_it)
+
+    It is the geometric mean of the ratios of the response's tokens, so responses of any length can
+    share one clip range. It is not the weight of importance sampling, which is s_i^|y_i|.
+
+    Args:
+        log_probs: (B, T) log-probabilities under the policy in training, in nats.
+        old_log_probs: (B, T) log-probabilities under the policy that sampled, in nats.
+        mask: (B, T) boolean, True = a token of the response.
+
+    Returns:
+        (B,) ratios, 1 where nothing has changed.
+
+    Raises:
+        TypeError: If a tensor is not floating point or the mask is not boolean.
+        ValueError: If a shape differs or a response has no token.
+
+    Source:
+        Zheng et al. 2025, "Group Sequence Policy Optimization", equation 7.
+    """
+    check_same_shape("sequence_ratio", "(B, T)", log_probs=log_probs, old_log_probs=old_log_probs)
+    check_mask("sequence_ratio", mask, log_probs=log_probs)
+    return torch.exp(masked_mean(log_probs - old_log_probs, mask, dim=1))
+
+
+def _clipped_loss(rho: Tensor, advantages: Tensor, low: float, high: float) -> Tensor:
+    """Take the more pessimistic of two losses: with the ratio, and with the ratio clipped."""
+    advantages = advantages.detach()
+    return torch.maximum(-advantages * rho, -advantages * rho.clamp(1 - low, 1 + high))
+
+
 def ppo_policy_loss(
     log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, epsilon: float
 ) -> Tensor:
@@ -112,9 +159,151 @@ def ppo_policy_loss(
         advantages=advantages,
     )
     check_positive("ppo_policy_loss", epsilon=epsilon)
+    return _clipped_loss(ratio(log_probs, old_log_probs.detach()), advantages, epsilon, epsilon)
+
+
+def dapo_policy_loss(
+    log_probs: Tensor,
+    old_log_probs: Tensor,
+    advantages: Tensor,
+    epsilon_low: float,
+    epsilon_high: float,
+) -> Tensor:
+    """Give DAPO's clipped loss, wider above than below ("clip higher"), for each token.
+
+        L_t = max(−A_t · ρ_t, −A_t · clip(ρ_t, 1 − ε_low, 1 + ε_high)), with ρ = π / π_old
+
+    With one ε a token of probability 0.01 is held back at 0.012, one of 0.9 not at all. A higher
+    ε_high leaves room to rare tokens, and the policy stays undecided for longer. With
+    ε_low = ε_high it is PPO's loss.
+
+    Args:
+        log_probs: (B, T) log-probabilities of the tokens under the policy in training, in nats,
+            with gradient.
+        old_log_probs: (B, T) log-probabilities under the policy that sampled them, in nats;
+            constants.
+        advantages: (B, T) advantage of each token; taken as constants.
+        epsilon_low: ε_low above 0: how far the ratio may fall where the advantage is negative.
+        epsilon_high: ε_high above 0: how far it may rise where the advantage is positive.
+
+    Returns:
+        (B, T) losses, one per token, in the unit of the advantages.
+
+    Raises:
+        TypeError: If a tensor is not floating point.
+        ValueError: If a shape differs or an ε is not above 0.
+
+    Source:
+        Yu et al. 2025, "DAPO: An Open-Source LLM Reinforcement Learning System at Scale",
+        equation 10, with the sign of a loss; the mean over tokens is ``masked_mean``.
+    """
+    check_same_shape(
+        "dapo_policy_loss",
+        "(B, T)",
+        log_probs=log_probs,
+        old_log_probs=old_log_probs,
+        advantages=advantages,
+    )
+    check_positive("dapo_policy_loss", epsilon_low=epsilon_low, epsilon_high=epsilon_high)
     rho = ratio(log_probs, old_log_probs.detach())
-    advantages = advantages.detach()
-    return torch.maximum(-advantages * rho, -advantages * rho.clamp(1 - epsilon, 1 + epsilon))
+    return _clipped_loss(rho, advantages, epsilon_low, epsilon_high)
+
+
+def gspo_policy_loss(
+    log_probs: Tensor,
+    old_log_probs: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    epsilon_low: float,
+    epsilon_high: float,
+) -> Tensor:
+    """Give GSPO's loss, clipped by the ratio of the whole response, for each token.
+
+        L_t = max(−A_t · s_t, −A_t · clip(s_t, 1 − ε_low, 1 + ε_high)), with s_t = [s_i] · π / [π]
+
+    [·] is held fixed: every token has the value s_i of its response (``sequence_ratio``) and the
+    gradient s_i · ∇ log π_t. Where all tokens of a response have one advantage, the mean over them
+    has value and gradient of the loss of s_i itself, so ``mean_of_responses`` makes GSPO of it. A
+    response is clipped as a whole, all its tokens or none.
+
+    Args:
+        log_probs: (B, T) log-probabilities of the tokens under the policy in training, in nats,
+            with gradient.
+        old_log_probs: (B, T) log-probabilities under the policy that sampled them, in nats;
+            constants.
+        advantages: (B, T) advantage of each token; taken as constants.
+        mask: (B, T) boolean, True = a token of the response.
+        epsilon_low: ε_low above 0, on s. A mean over tokens moves less than one token: the paper
+            has 0.0003 below and 0.0004 above, where PPO has 0.2.
+        epsilon_high: ε_high above 0, on s.
+
+    Returns:
+        (B, T) losses, one per token, in the unit of the advantages; where nothing counts they mean
+        nothing and have no gradient.
+
+    Raises:
+        TypeError: If a tensor is not floating point or the mask is not boolean.
+        ValueError: If a shape differs, a response has no token, or an ε is not above 0.
+
+    Source:
+        Zheng et al. 2025, "Group Sequence Policy Optimization", equations 13 and 14 (5 where a
+        response has one advantage), with the sign of a loss.
+    """
+    check_same_shape(
+        "gspo_policy_loss",
+        "(B, T)",
+        log_probs=log_probs,
+        old_log_probs=old_log_probs,
+        advantages=advantages,
+    )
+    check_mask("gspo_policy_loss", mask, log_probs=log_probs)
+    check_positive("gspo_policy_loss", epsilon_low=epsilon_low, epsilon_high=epsilon_high)
+    log_probs = log_probs.masked_fill(~mask, 0)  # before exp, whose gradient would take NaN along
+    held_ratio = sequence_ratio(log_probs, old_log_probs, mask).detach().unsqueeze(1)
+    s = held_ratio * torch.exp(log_probs - log_probs.detach())
+    return _clipped_loss(s, advantages, epsilon_low, epsilon_high)
+
+
+def cispo_policy_loss(
+    log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, epsilon_high: float
+) -> Tensor:
+    """Give CISPO's loss: REINFORCE with a clipped weight that is held fixed, for each token.
+
+        L_t = −[min(ρ_t, 1 + ε_high)] · A_t · log π_t, with ρ = π / π_old and [·] held fixed
+
+    Where PPO's clip takes the whole gradient of a token, this one bounds its size: −∇L is the
+    weight times A · ∇ log π everywhere. Nothing stops the policy at the edge of a region.
+
+    Args:
+        log_probs: (B, T) log-probabilities of the tokens under the policy in training, in nats,
+            with gradient.
+        old_log_probs: (B, T) log-probabilities under the policy that sampled them, in nats;
+            constants.
+        advantages: (B, T) advantage of each token; taken as constants.
+        epsilon_high: ε_high above 0: the largest weight is 1 + ε_high. (TRL names the largest
+            weight itself ``epsilon_high``.)
+
+    Returns:
+        (B, T) losses, one per token, in the unit of the advantages times nats.
+
+    Raises:
+        TypeError: If a tensor is not floating point.
+        ValueError: If a shape differs or ε_high is not above 0.
+
+    Source:
+        MiniMax 2025, "MiniMax-M1: Scaling Test-Time Compute Efficiently with Lightning Attention",
+        equations 4 and 5, without a lower bound, as in its experiments.
+    """
+    check_same_shape(
+        "cispo_policy_loss",
+        "(B, T)",
+        log_probs=log_probs,
+        old_log_probs=old_log_probs,
+        advantages=advantages,
+    )
+    check_positive("cispo_policy_loss", epsilon_high=epsilon_high)
+    weight = ratio(log_probs, old_log_probs).clamp(max=1 + epsilon_high)
+    return reinforce_loss(log_probs, weight * advantages)
 
 
 def clip_fraction(

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from oracles import assert_gradient, autograd, draw
 
 from rlhf_lessons.formulas import (
+    apo_down_loss,
+    apo_zero_loss,
     bradley_terry_loss,
     bradley_terry_probability,
     dpo_gradient_weight,
@@ -34,7 +36,8 @@ OF_THE_MARGIN = [
     hinge_preference_loss,
     exponential_preference_loss,
 ]
-ALL = [*OF_THE_MARGIN, dpo_gradient_weight]
+ANCHORED = [apo_zero_loss, apo_down_loss]  # they hold the chosen response against the reference
+ALL = [*OF_THE_MARGIN, *ANCHORED, dpo_gradient_weight]
 
 
 def pairs(seed: int = 0, count: int = 4) -> list[torch.Tensor]:
@@ -56,6 +59,9 @@ def test_each_by_hand():
         ipo_loss: (2 - 1) ** 2,
         hinge_preference_loss: 0.0,
         exponential_preference_loss: math.exp(-1),
+        # r̂ = 0.5 · 1 and 0.5 · (−1)
+        apo_zero_loss: sigmoid(-0.5) + sigmoid(-0.5),
+        apo_down_loss: sigmoid(0.5) + sigmoid(-1),
     }
     for function, value in expected.items():
         assert function(*arguments, 0.5).item() == pytest.approx(value, abs=1e-12)
@@ -96,7 +102,7 @@ def test_autograd_of_dpo_is_the_written_gradient(seed, beta):
     )
 
 
-@pytest.mark.parametrize("function", ALL)
+@pytest.mark.parametrize("function", [*OF_THE_MARGIN, dpo_gradient_weight])
 @given(seed=st.integers(0, 999))
 def test_only_the_margin_matters(function, seed):
     chosen, rejected, reference_chosen, reference_rejected = arguments = pairs(seed)
@@ -139,6 +145,8 @@ def test_where_the_policy_is_the_reference():
         ipo_loss: (1 / 0.6) ** 2,
         hinge_preference_loss: 1.0,
         exponential_preference_loss: 1.0,
+        apo_zero_loss: 1.0,
+        apo_down_loss: 1.0,
     }.items():
         assert function(*same).tolist() == pytest.approx([value] * 4)
     assert implicit_reward(chosen, chosen, 0.3).tolist() == [0] * 4
@@ -163,7 +171,7 @@ def test_ipo_has_its_minimum_at_its_margin():
     )
 
 
-@pytest.mark.parametrize("function", OF_THE_MARGIN)
+@pytest.mark.parametrize("function", [*OF_THE_MARGIN, *ANCHORED])
 def test_gradients(function):
     chosen, rejected, *reference = pairs()
     assert_gradient(lambda x: function(x, rejected, *reference, 0.3), chosen)
@@ -178,7 +186,7 @@ def test_gradients_of_the_others():
     assert_gradient(lambda x: implicit_reward(chosen, x, 0.3), reference[0])
 
 
-@pytest.mark.parametrize("function", OF_THE_MARGIN)
+@pytest.mark.parametrize("function", [*OF_THE_MARGIN, *ANCHORED])
 def test_the_reference_is_held_fixed(function):
     arguments = [x.requires_grad_() for x in pairs()]
     function(*arguments, 0.3).sum().backward()
@@ -191,7 +199,7 @@ def test_extreme_margins_give_finite_losses_and_gradients():
     zero = torch.zeros(2)
     assert dpo_loss(far, zero, zero, zero, 0.1).tolist() == pytest.approx([1e4, 0])
     assert dpo_gradient_weight(far, zero, zero, zero, 0.1).tolist() == [1, 0]
-    for function in (dpo_loss, smoothed, ipo_loss, hinge_preference_loss):
+    for function in (dpo_loss, smoothed, ipo_loss, hinge_preference_loss, *ANCHORED):
         gradient = autograd(lambda x, f=function: f(x, zero, zero, zero, 0.1), far)
         assert gradient.isfinite().all()
 
@@ -288,3 +296,43 @@ def test_dpo_is_bradley_terry_on_implicit_rewards_and_blind_to_shifts_of_a_promp
     for loss in OF_THE_MARGIN:
         shifted = loss(pc + shift, pr + shift, rc, rr, 0.3)
         torch.testing.assert_close(shifted, loss(pc, pr, rc, rr, 0.3), atol=1e-9, rtol=1e-9)
+
+
+@given(seed=st.integers(0, 999), beta=st.floats(0.01, 2))
+def test_apo_says_where_the_chosen_response_itself_is_to_go(seed, beta):
+    """Descent moves log π(y_w) up with APO-zero, and with APO-down log π(y_l) further down."""
+    chosen, rejected, *reference = pairs(seed)
+    slopes = {
+        loss: (
+            autograd(lambda x, f=loss: f(x, rejected, *reference, beta), chosen),
+            autograd(lambda x, f=loss: f(chosen, x, *reference, beta), rejected),
+        )
+        for loss in ANCHORED
+    }
+    assert (slopes[apo_zero_loss][0] < 0).all()
+    assert all((rejected_slope > 0).all() for _, rejected_slope in slopes.values())
+    # What the policy and the reference have in common drops out here, too.
+    shift, other = draw(4, seed=seed + 7), draw(4, seed=seed + 8)
+    for loss in ANCHORED:
+        moved = (
+            chosen + shift,
+            rejected + other,
+            reference[0] + shift,
+            reference[1] + other,
+        )
+        torch.testing.assert_close(
+            loss(*moved, beta), loss(chosen, rejected, *reference, beta), rtol=1e-9, atol=1e-9
+        )
+    # Where nothing has moved: APO-zero pulls up and down alike; APO-down lets the chosen one lie.
+    start = (chosen, rejected, chosen, rejected, beta)
+    quarter = torch.full_like(chosen, beta / 4)
+    for loss, expected in (
+        (apo_zero_loss, (-quarter, quarter)),
+        (apo_down_loss, (0 * quarter, quarter)),
+    ):
+        for place in (0, 1):
+
+            def of_one(x, place=place, loss=loss):
+                return loss(*[x if i == place else y for i, y in enumerate(start)])
+
+            torch.testing.assert_close(autograd(of_one, start[place]), expected[place])

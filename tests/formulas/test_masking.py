@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracles import assert_gradient, autograd, draw, right_padded_mask
 
-from rlhf_lessons.formulas import masked_mean, masked_sum, masked_variance, whiten
+from rlhf_lessons.formulas import (
+    masked_mean,
+    masked_sum,
+    masked_variance,
+    mean_of_responses,
+    mean_over_length,
+    whiten,
+)
 
 X = torch.tensor([[1.0, 2.0, 9.0], [6.0, 9.0, 9.0]], dtype=torch.float64)
 MASK = torch.tensor([[True, True, False], [True, False, False]])
@@ -119,3 +126,53 @@ def test_wrong_masks_are_refused(function):
         function(X, MASK.long())
     with pytest.raises(ValueError, match=f"{function.__name__}: mask must have shape"):
         function(X, MASK[:, :1])
+
+
+def test_three_means_weigh_a_token_in_three_ways():
+    # Responses of two tokens and of one: sums 3 and 6.
+    assert masked_mean(X, MASK).item() == pytest.approx((3 + 6) / 3)
+    assert mean_of_responses(X, MASK).item() == pytest.approx((3 / 2 + 6) / 2)
+    assert mean_over_length(X, MASK, 4).item() == pytest.approx((3 + 6) / (2 * 4))
+    weights = MASK.double()
+    for mean, expected in (
+        (masked_mean, weights / 3),
+        (mean_of_responses, weights / 2 / torch.tensor([[2.0], [1.0]])),
+        (lambda x, mask: mean_over_length(x, mask, 4), weights / 8),
+    ):
+        torch.testing.assert_close(autograd(lambda x, f=mean: f(x, MASK), X), expected)
+        assert_gradient(lambda x, f=mean: f(x, MASK), X)
+        dirty = X.masked_fill(~MASK, math.nan)
+        torch.testing.assert_close(mean(dirty, MASK), mean(X, MASK))
+        torch.testing.assert_close(autograd(lambda x, f=mean: f(x, MASK), dirty), expected)
+        assert mean(X.bfloat16(), MASK).dtype == torch.bfloat16
+
+
+@given(lengths=st.lists(st.integers(1, 5), min_size=1, max_size=4), seed=st.integers(0, 999))
+def test_the_means_of_responses_against_plain_loops(lengths, seed):
+    mask = right_padded_mask(lengths, 5)
+    x = draw(*mask.shape, seed=seed)
+    rows = [row[counts].tolist() for row, counts in zip(x, mask, strict=True)]
+    expected = statistics.mean(statistics.mean(row) for row in rows)
+    assert mean_of_responses(x, mask).item() == pytest.approx(expected, abs=1e-12)
+    expected = sum(sum(row) for row in rows) / (len(rows) * 7.5)
+    assert mean_over_length(x, mask, 7.5).item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_an_empty_response_has_no_mean_but_adds_nothing_to_a_constant_length():
+    mask = torch.tensor([[True, True, False], [False, False, False]])
+    with pytest.raises(ValueError, match="no True along dim 1"):
+        mean_of_responses(X, mask)
+    assert mean_over_length(X, mask, 4).item() == pytest.approx(3 / (2 * 4))
+
+
+def test_means_of_what_is_no_batch_of_responses_are_refused():
+    for mean in (mean_of_responses, lambda x, mask: mean_over_length(x, mask, 3)):
+        with pytest.raises(ValueError, match=r"x must have shape \(B, T\), got \(3,\)"):
+            mean(X[0], MASK[0])
+        with pytest.raises(ValueError, match="x must hold a response, got B = 0"):
+            mean(X[:0], MASK[:0])
+        with pytest.raises(TypeError, match="mask must be boolean"):
+            mean(X, MASK.long())
+    for bad in (0, -1, math.nan):
+        with pytest.raises(ValueError, match="mean_over_length: length must be above 0"):
+            mean_over_length(X, MASK, bad)
