@@ -438,6 +438,10 @@ def stop_but_not_at_nan(log_probs, old_log_probs, mask, max_kl):
     return bool(_k3(log_probs, old_log_probs, mask).mean() > max_kl)
 
 
+def stop_at_the_limit(log_probs, old_log_probs, mask, max_kl):
+    return not float(_k3(log_probs, old_log_probs, mask).mean()) < max_kl
+
+
 def stop_by_tensor(log_probs, old_log_probs, mask, max_kl):
     return ~(_k3(log_probs, old_log_probs, mask).mean() <= max_kl)
 
@@ -527,6 +531,10 @@ def natural_nan_at_unvisited(logits, gradient, visits, max_kl):
 def natural_infinite_without_gradient(logits, gradient, visits, max_kl):
     direction = _quotient(gradient, _information(logits, visits))
     return logits + (2 * max_kl / (gradient * direction).sum()).sqrt() * direction
+
+
+def natural_hands_back_its_input(logits, gradient, visits, max_kl):
+    return natural_by_rows(logits, gradient, visits, max_kl) if gradient.any() else logits
 
 
 def natural_by_pinv(logits, gradient, visits, max_kl):
@@ -620,6 +628,7 @@ WRONG = {
         ("diluted", stop_diluted_by_padding, "it dilutes the KL"),
         ("no mask", stop_without_mask, "what stands in the padding was never sampled"),
         ("NaN goes on", stop_but_not_at_nan, "NaN > limit is False"),
+        ("at the limit", stop_at_the_limit, "You stopped AT the limit"),
     ],
     "5.7": [
         ("plain direction", natural_plain_direction, "the plain gradient's direction"),
@@ -634,6 +643,7 @@ WRONG = {
         ("probabilities", natural_as_probabilities, "You returned probabilities"),
         ("NaN at unvisited", natural_nan_at_unvisited, "0/0 is NaN"),
         ("no gradient", natural_infinite_without_gradient, "no gradient, no step"),
+        ("its input", natural_hands_back_its_input, "the very tensor that you were given"),
     ],
 }
 

@@ -700,6 +700,15 @@ def _(answer, draw) -> None:
     x = float(draw.uniform(0.8, 1.0))
     batch = _moved(draw, [[x, -x, x, -x], [-x, x, -x, x]])
     _expect(answer, "a policy that has moved far", batch, 0.05, True, direction)
+    batch = _moved(draw, [[0.0] * 4, [0.0] * 4])
+    _expect(
+        answer,
+        "a policy that has not moved at all, the limit 0: the KL is AT the limit",
+        batch,
+        0.0,
+        False,
+        "You stopped AT the limit: the rule says above it, `not kl <= limit`",
+    )
 
 
 @should_stop.part("k1 would miss it", points=1)
@@ -907,11 +916,17 @@ def _(answer, draw) -> None:
         },
     )
     none = torch.zeros_like(gradient)
+    got = answer(logits, none, visits, max_kl)
     compare(
         "natural_step with a gradient of 0 everywhere: nothing changes",
-        answer(logits, none, visits, max_kl),
+        got,
         logits,
         mistakes={"η = √(2δ/0) is infinite, and ∞ · 0 is NaN: no gradient, no step": none / none},
+    )
+    require(
+        got.data_ptr() != logits.data_ptr(),
+        "You returned the very tensor that you were given: whoever changes the new logits would "
+        "change the old ones with them, so return logits.clone()",
     )
 
 
