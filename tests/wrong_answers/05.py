@@ -310,6 +310,12 @@ def fraction_of_rows(log_probs, old_log_probs, advantages, mask, epsilon):
     return (hit.sum(1).to(log_probs.dtype) / mask.sum(1)).mean()
 
 
+def fraction_with_neutral_actions(log_probs, old_log_probs, advantages, mask, epsilon):
+    rho = _rho(log_probs, old_log_probs)
+    stopped = torch.where(advantages >= 0, rho > 1 + epsilon, rho < 1 - epsilon)
+    return stopped[mask].to(log_probs.dtype).mean()
+
+
 def fraction_by_gradient(log_probs, old_log_probs, advantages, mask, epsilon):
     """Count the counted tokens whose gradient is 0 though their advantage is not."""
     ratios, chosen = _rho(log_probs, old_log_probs)[mask], advantages[mask]
@@ -606,6 +612,7 @@ WRONG = {
         ("upside down", fraction_upside_down, "that the clip leaves alone"),
         ("a count", fraction_as_a_count, "You gave the number of tokens"),
         ("rows", fraction_of_rows, "You averaged the rows' shares"),
+        ("A = 0", fraction_with_neutral_actions, "You counted tokens with A = 0"),
     ],
     "5.5": [
         ("wrong direction", kl_of_the_wrong_direction, "k1 has the wrong direction"),

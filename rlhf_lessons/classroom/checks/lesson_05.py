@@ -517,6 +517,14 @@ def _(answer, draw) -> None:
         torch.ones((), dtype=old.dtype),
         mistakes=_clip_fraction_mistakes(log_probs, old, advantages, mask, epsilon),
     )
+    neutral = "You counted tokens with A = 0: their gradient is 0 without the clip"
+    for side in (1.0, -1.0):
+        compare(
+            f"clip_fraction where every A is 0, and every ratio {'above' if side > 0 else 'below'}",
+            answer(old + side, old, torch.zeros_like(old), torch.ones_like(mask), epsilon),
+            torch.zeros((), dtype=old.dtype),
+            mistakes={neutral: torch.ones((), dtype=old.dtype)},
+        )
 
 
 # 5.5 · approximate KL ---------------------------------------------------------------------------
