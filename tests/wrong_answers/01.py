@@ -472,6 +472,11 @@ def gradient_overflows(logits, legal, actions, weights):
     return weights[:, None] * (_one_hot(logits, actions) - pi)
 
 
+def gradient_by_the_batchs_largest(logits, legal, actions, weights):
+    logits = logits.masked_fill(~legal, -torch.inf)
+    return gradient_overflows(logits - logits.max(), legal, actions, weights)
+
+
 def gradient_by_autograd(logits, legal, actions, weights):
     leaf = logits.clone().requires_grad_()
     log_pi = leaf.masked_fill(~legal, -torch.inf).log_softmax(1)
@@ -639,6 +644,7 @@ WRONG = {
         ("summed", gradient_summed, "summed over the batch"),
         ("taken alone", gradient_of_taken_alone, "gave the other moves no gradient"),
         ("overflow", gradient_overflows, "subtract the largest legal logit"),
+        ("largest of the batch", gradient_by_the_batchs_largest, "logit of the whole batch"),
     ],
     "1.8": [
         ("no baseline", statistics_without_baseline, "forgot the baseline"),

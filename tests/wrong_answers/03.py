@@ -395,6 +395,21 @@ def bins_as_shares(probabilities, outcomes, bins):
     return counts / len(probabilities), *rest
 
 
+def bins_counted_without_minlength(probabilities, outcomes, bins):
+    place = _place(probabilities, bins)
+    counts = np.bincount(place)
+    with np.errstate(invalid="ignore"):
+        predicted = np.bincount(place, probabilities, bins) / counts
+        observed = np.bincount(place, outcomes, bins) / counts
+    error = float(np.nansum(np.abs(observed - predicted) * counts) / len(probabilities))
+    return counts, predicted, observed, error
+
+
+def bins_without_any_minlength(probabilities, outcomes, bins):
+    parts = _binned(probabilities, outcomes, 0, _place(probabilities, bins))
+    return *parts, float(np.nansum(np.abs(parts[2] - parts[1]) * parts[0]) / len(probabilities))
+
+
 def bins_of_three_things(probabilities, outcomes, bins):
     return bins_right(probabilities, outcomes, bins)[:3]
 
@@ -710,6 +725,8 @@ WRONG = {
         ("rounded", bins_rounded, "rounded to the nearest edge"),
         ("shares", bins_as_shares, "the counts are whole numbers"),
         ("three things", bins_of_three_things, "return four things"),
+        ("counts without minlength", bins_counted_without_minlength, "minlength=bins"),
+        ("no minlength", bins_without_any_minlength, "minlength=bins"),
     ],
     "3.7": [
         ("mean of all", centre_over_all, "mean of ALL rewards"),

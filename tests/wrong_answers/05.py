@@ -310,6 +310,12 @@ def fraction_of_rows(log_probs, old_log_probs, advantages, mask, epsilon):
     return (hit.sum(1).to(log_probs.dtype) / mask.sum(1)).mean()
 
 
+def fraction_with_neutral_actions(log_probs, old_log_probs, advantages, mask, epsilon):
+    rho = _rho(log_probs, old_log_probs)
+    stopped = torch.where(advantages >= 0, rho > 1 + epsilon, rho < 1 - epsilon)
+    return stopped[mask].to(log_probs.dtype).mean()
+
+
 def fraction_by_gradient(log_probs, old_log_probs, advantages, mask, epsilon):
     """Count the counted tokens whose gradient is 0 though their advantage is not."""
     ratios, chosen = _rho(log_probs, old_log_probs)[mask], advantages[mask]
@@ -438,6 +444,10 @@ def stop_but_not_at_nan(log_probs, old_log_probs, mask, max_kl):
     return bool(_k3(log_probs, old_log_probs, mask).mean() > max_kl)
 
 
+def stop_at_the_limit(log_probs, old_log_probs, mask, max_kl):
+    return not float(_k3(log_probs, old_log_probs, mask).mean()) < max_kl
+
+
 def stop_by_tensor(log_probs, old_log_probs, mask, max_kl):
     return ~(_k3(log_probs, old_log_probs, mask).mean() <= max_kl)
 
@@ -529,6 +539,10 @@ def natural_infinite_without_gradient(logits, gradient, visits, max_kl):
     return logits + (2 * max_kl / (gradient * direction).sum()).sqrt() * direction
 
 
+def natural_hands_back_its_input(logits, gradient, visits, max_kl):
+    return natural_by_rows(logits, gradient, visits, max_kl) if gradient.any() else logits
+
+
 def natural_by_pinv(logits, gradient, visits, max_kl):
     """Build each state's Fisher matrix and use its pseudo-inverse."""
     p = logits.softmax(-1)
@@ -598,6 +612,7 @@ WRONG = {
         ("upside down", fraction_upside_down, "that the clip leaves alone"),
         ("a count", fraction_as_a_count, "You gave the number of tokens"),
         ("rows", fraction_of_rows, "You averaged the rows' shares"),
+        ("A = 0", fraction_with_neutral_actions, "You counted tokens with A = 0"),
     ],
     "5.5": [
         ("wrong direction", kl_of_the_wrong_direction, "k1 has the wrong direction"),
@@ -620,6 +635,7 @@ WRONG = {
         ("diluted", stop_diluted_by_padding, "it dilutes the KL"),
         ("no mask", stop_without_mask, "what stands in the padding was never sampled"),
         ("NaN goes on", stop_but_not_at_nan, "NaN > limit is False"),
+        ("at the limit", stop_at_the_limit, "You stopped AT the limit"),
     ],
     "5.7": [
         ("plain direction", natural_plain_direction, "the plain gradient's direction"),
@@ -634,6 +650,7 @@ WRONG = {
         ("probabilities", natural_as_probabilities, "You returned probabilities"),
         ("NaN at unvisited", natural_nan_at_unvisited, "0/0 is NaN"),
         ("no gradient", natural_infinite_without_gradient, "no gradient, no step"),
+        ("its input", natural_hands_back_its_input, "the very tensor that you were given"),
     ],
 }
 

@@ -506,6 +506,14 @@ def ipo_averaged(pw, pl, rw, rl, beta):
     return (_h(pw, pl, rw, rl) - 1 / (2 * beta)).square().mean()
 
 
+def ipo_reference_learns(pw, pl, rw, rl, beta):
+    return ((pw - rw) - (pl - rl) - 1 / (2 * beta)).square()
+
+
+def ipo_rejected_detached(pw, pl, rw, rl, beta):
+    return (_h(pw, pl.detach(), rw, rl) - 1 / (2 * beta)).square()
+
+
 def ipo_expanded(pw, pl, rw, rl, beta):
     h = _h(pw, pl, rw, rl)
     return h * h - h / beta + 1 / (4 * beta * beta)
@@ -615,6 +623,8 @@ WRONG = {
         ("no square", ipo_not_squared, "You forgot the square"),
         ("hinge", ipo_hinged, "like a hinge"),
         ("averaged", ipo_averaged, "You took the mean"),
+        ("reference learns", ipo_reference_learns, "A gradient flows into the reference"),
+        ("rejected detached", ipo_rejected_detached, "No gradient reaches policy_rejected"),
     ],
 }
 

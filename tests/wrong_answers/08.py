@@ -230,6 +230,10 @@ def average_nan(gradients, counts):
     return sum(n * g for g, n in zip(gradients, counts, strict=True)) / sum(counts)
 
 
+def average_without_single_tokens(gradients, counts):
+    return sum(g * (n / sum(counts)) for g, n in zip(gradients, counts, strict=True) if n > 1)
+
+
 def average_by_nan_to_num(gradients, counts):
     share = torch.tensor(counts, dtype=gradients[0].dtype) / sum(counts)
     return torch.einsum("p,p...->...", share, torch.stack(gradients).nan_to_num())
@@ -272,6 +276,10 @@ def lost_counted(weights, updates):
     stored = weights.bfloat16()
     moved = (stored.float() + updates).bfloat16()
     return float((moved == stored)[updates != 0].sum())
+
+
+def lost_subtracted(weights, updates):
+    return lost_by_loop(weights, -updates)
 
 
 def lost_by_loop(weights, updates):
@@ -399,6 +407,11 @@ def words_rounded_down(settings, processes):
     return _words(even, processes)
 
 
+def words_with_a_point(settings, processes):
+    size = settings.batch_size / (processes * settings.accumulate)
+    return _words(settings, processes, per_device_train_batch_size=size)
+
+
 def words_by_division(settings, processes):
     share, left = divmod(settings.batch_size, processes)
     each, over = divmod(share, settings.accumulate)
@@ -456,6 +469,7 @@ WRONG = {
         ("by processes", average_by_processes, "divide by the number of all tokens"),
         ("inverse", average_inverse, "You divided by the counts"),
         ("NaN", average_nan, "leave out a process with nothing"),
+        ("one token", average_without_single_tokens, "You left out a process with one token"),
     ],
     "8.6": [
         ("zeros counted", lost_with_zeros, "An update of 0 cannot be lost"),
@@ -463,6 +477,7 @@ WRONG = {
         ("float32", lost_in_float32, "In float32 hardly anything is lost"),
         ("unrounded", lost_against_unrounded, "before they were rounded"),
         ("counted", lost_counted, "You counted them"),
+        ("subtracted", lost_subtracted, "You subtracted the updates"),
     ],
     "8.7": [
         ("rounded", ratio_rounded, "cast the LOGITS with .float() first"),
@@ -481,6 +496,7 @@ WRONG = {
         ("rate scaled", words_rate_scaled, "so the learning rate does, too"),
         ("steps times parts", words_steps_times_parts, "waits for all parts"),
         ("rounded down", words_rounded_down, "cannot be shared out evenly"),
+        ("a point", words_with_a_point, "is a whole number"),
     ],
 }
 

@@ -277,6 +277,7 @@ def _(answer, draw) -> None:
     ended[:, -1] = torch.tensor([1.0, -1.0])
     _compare_returns(answer, ended, mask, gamma)
     _compare_returns(answer, draw_tensor(draw, 2, length), mask, gamma)
+    _compare_returns(answer, draw_tensor(draw, 2, 1), mask[:, :1], gamma)  # of one step
 
 
 @discounted_returns.part("a padded batch")
@@ -681,16 +682,22 @@ def _(answer, draw) -> None:
 def _(answer, draw) -> None:
     for size in (1e3, -1e3):
         legal = draw_legal(draw, 4, 6)
-        logits = draw_tensor(draw, 4, 6) + size
+        logits = draw_tensor(draw, 4, 6) + size * torch.tensor([[1.0], [1.0], [-1.0], [-1.0]])
         logits[:, int(draw.integers(6))] += 500
         weights, actions = draw_tensor(draw, 4), draw_actions(draw, legal)
         exponentials = logits.exp() * legal
         naive = exponentials / exponentials.sum(dim=1, keepdim=True)
+        below = torch.where(legal, logits - logits[legal].max(), -torch.inf).exp()
+        far_below = below / below.sum(dim=1, keepdim=True)
         chosen = torch.nn.functional.one_hot(actions, 6).to(logits.dtype)
         more = {
             "e to the power of 1000 is no number for a computer, so the softmax became NaN (not a "
             "number): subtract the largest legal logit of each row first, or use torch.softmax": (
                 weights[:, None] * (chosen - naive)
+            ),
+            "You subtracted the largest logit of the whole batch: a row far below it becomes 0/0; "
+            "subtract the largest logit of each row, dim=1 with keepdim=True": (
+                weights[:, None] * (chosen - far_below)
             ),
         }
         _compare_gradient(answer, logits, legal, actions, weights, more)

@@ -659,6 +659,19 @@ def _(answer, draw) -> None:
         _error(counts, predicted, observed),
         mistakes={"NaN of the empty bin reached the error: leave empty bins out": math.nan},
     )
+    low, happened = np.array([0.1, 0.3, 0.6]), np.array([0.0, 1.0, 1.0])
+    hint = (
+        "The LAST bin is empty here, and np.bincount stops at the last bin that has an entry: "
+        "minlength=bins makes it count all of them"
+    )
+    try:
+        got = answer(low, happened, 4)
+    except Mistake as mistake:
+        raise Mistake(f"{hint}. Without it, {mistake}") from mistake
+    require(all(np.shape(part) == (4,) for part in _four_things(got)[:3]), hint)
+    compare(
+        "the counts with an empty last bin", np.asarray(got[0]), np.array([1, 1, 1, 0]), dtype=False
+    )
 
 
 # 3.7 · the free constant ------------------------------------------------------------------------

@@ -286,16 +286,16 @@ def _gae_mistakes(
 
 @gae.part("one response by hand", points=1)
 def _(answer, draw) -> None:
-    length = int(draw.integers(4, 7))
-    rewards, values = draw_tensor(draw, 1, length), draw_tensor(draw, 1, length)
-    mask = torch.ones(1, length, dtype=torch.bool)
     gamma, lam = float(draw.uniform(0.7, 0.95)), float(draw.uniform(0.4, 0.9))
-    compare(
-        "gae(rewards, values, mask, gamma, lam)",
-        answer(rewards, values, mask, gamma, lam),
-        _walk(rewards, values, mask, lambda r, v, n, a: r + gamma * n - v + gamma * lam * a),
-        mistakes=_gae_mistakes(rewards, values, mask, gamma, lam),
-    )
+    for length in (int(draw.integers(4, 7)), 1):
+        rewards, values = draw_tensor(draw, 1, length), draw_tensor(draw, 1, length)
+        mask = torch.ones(1, length, dtype=torch.bool)
+        compare(
+            "gae(rewards, values, mask, gamma, lam)",
+            answer(rewards, values, mask, gamma, lam),
+            _walk(rewards, values, mask, lambda r, v, n, a: r + gamma * n - v + gamma * lam * a),
+            mistakes=_gae_mistakes(rewards, values, mask, gamma, lam),
+        )
 
 
 @gae.part("λ = 0 looks one step ahead, λ = 1 to the end", points=1)

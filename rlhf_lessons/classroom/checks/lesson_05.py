@@ -517,6 +517,14 @@ def _(answer, draw) -> None:
         torch.ones((), dtype=old.dtype),
         mistakes=_clip_fraction_mistakes(log_probs, old, advantages, mask, epsilon),
     )
+    neutral = "You counted tokens with A = 0: their gradient is 0 without the clip"
+    for side in (1.0, -1.0):
+        compare(
+            f"clip_fraction where every A is 0, and every ratio {'above' if side > 0 else 'below'}",
+            answer(old + side, old, torch.zeros_like(old), torch.ones_like(mask), epsilon),
+            torch.zeros((), dtype=old.dtype),
+            mistakes={neutral: torch.ones((), dtype=old.dtype)},
+        )
 
 
 # 5.5 · approximate KL ---------------------------------------------------------------------------
@@ -700,6 +708,15 @@ def _(answer, draw) -> None:
     x = float(draw.uniform(0.8, 1.0))
     batch = _moved(draw, [[x, -x, x, -x], [-x, x, -x, x]])
     _expect(answer, "a policy that has moved far", batch, 0.05, True, direction)
+    batch = _moved(draw, [[0.0] * 4, [0.0] * 4])
+    _expect(
+        answer,
+        "a policy that has not moved at all, the limit 0: the KL is AT the limit",
+        batch,
+        0.0,
+        False,
+        "You stopped AT the limit: the rule says above it, `not kl <= limit`",
+    )
 
 
 @should_stop.part("k1 would miss it", points=1)
@@ -907,11 +924,17 @@ def _(answer, draw) -> None:
         },
     )
     none = torch.zeros_like(gradient)
+    got = answer(logits, none, visits, max_kl)
     compare(
         "natural_step with a gradient of 0 everywhere: nothing changes",
-        answer(logits, none, visits, max_kl),
+        got,
         logits,
         mistakes={"η = √(2δ/0) is infinite, and ∞ · 0 is NaN: no gradient, no step": none / none},
+    )
+    require(
+        got.data_ptr() != logits.data_ptr(),
+        "You returned the very tensor that you were given: whoever changes the new logits would "
+        "change the old ones with them, so return logits.clone()",
     )
 
 

@@ -332,6 +332,9 @@ def _compare_average(answer, gradients: list[Tensor], counts: list[int]) -> None
             "0 tokens give a mean of NaN, and 0 · NaN is NaN: leave out a process with nothing": (
                 (stacked * column).sum(0) / n.sum()
             ),
+            "You left out a process with one token: leave out those with none alone": sum(
+                g * (n / sum(counts)) for g, n in zip(gradients, counts, strict=True) if n > 1
+            ),
             "You averaged over processes: each gradient is a mean over its own tokens, so one with "
             "more tokens must weigh more; weigh by counts": stacked.mean(0),
             "You added the gradients up: that is not a mean": stacked.sum(0),
@@ -360,7 +363,7 @@ def _(answer, draw) -> None:
 def _(answer, draw) -> None:
     gradients = [torch.from_numpy(draw.standard_normal(4)) for _ in range(3)]
     gradients[1] = torch.full((4,), math.nan, dtype=torch.float64)
-    _compare_average(answer, gradients, [int(draw.integers(5, 20)), 0, int(draw.integers(20, 40))])
+    _compare_average(answer, gradients, [int(draw.integers(5, 20)), 0, 1])
 
 
 # 8.6 · updates that bfloat16 loses ----------------------------------------------------------------
@@ -406,6 +409,9 @@ def _compare_lost(answer, weights: Tensor, updates: Tensor) -> None:
             "You counted them: divide by the number of updates that are not 0": float(
                 same[wanted].sum()
             ),
+            "You subtracted the updates: add them": float(
+                ((stored.float() - updates).bfloat16() == stored)[wanted].float().mean()
+            ),
         },
     )
 
@@ -419,6 +425,9 @@ def _(answer, draw) -> None:
         updates = weights * scale * torch.from_numpy(draw.choice([-1.0, 1.0], size=60)).float()
         updates[torch.from_numpy(6 + draw.permutation(54)[:15])] = 0.0
         _compare_lost(answer, weights, updates)
+    # bfloat16's steps are 2⁻⁷ above 1 and 2⁻⁸ below it: 0.003 is lost upwards alone.
+    updates = torch.tensor([0.003] * 5 + [-0.003, 0.1, -0.1])[torch.from_numpy(draw.permutation(8))]
+    _compare_lost(answer, torch.ones(8), updates)
 
 
 # 8.7 · log-ratios in float32 ----------------------------------------------------------------------
@@ -550,9 +559,10 @@ def _(answer, draw) -> None:
         right = reference_trl_words(settings, processes)
         batch, size = "per_device_train_batch_size", settings.batch_size
         rate, times = "learning_rate", settings.learning_rate
+        got = answer(settings, processes)
         compare(
             "the words",
-            answer(settings, processes),
+            got,
             right,
             mistakes={
                 "per_device_train_batch_size counts the pairs of ONE process: share the batch out "
@@ -581,6 +591,11 @@ def _(answer, draw) -> None:
                     "beta": settings.beta / processes,
                 },
             },
+        )
+        require(
+            isinstance(got[batch], int),
+            "per_device_train_batch_size is a whole number, and / makes one with a point, which a "
+            "data loader refuses: divide by //",
         )
 
 
