@@ -468,6 +468,15 @@ def test_what_nobody_optimised_is_measured_on_the_same_responses(real, monkeypat
     assert last["reference_loss"] == pytest.approx(total / count, rel=1e-4)
 
 
+def test_fine_tuning_alone_stands_beside_that_of_the_others(real):
+    words = [*real, "--out", "all", "--lora", "2", "--sft-steps", "1", "--method", "sft", "rm"]
+    assert main(words) == 0
+    home = Path("all")
+    assert {path.name for path in home.iterdir() if path.is_dir()} == {"sft", "sft_alone", "rm"}
+    assert (home / "sft" / "adapter_config.json").exists()
+    assert results(home / "sft_alone")["finished"] and results(home / "rm")["finished"]
+
+
 @pytest.mark.parametrize(
     ("judge", "message"),
     [
