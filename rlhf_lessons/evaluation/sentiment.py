@@ -400,8 +400,10 @@ def compare_sentiment(
     for settings in runs:
         _check_shared(home, settings)
         beta = f"_beta{settings.beta:g}" if settings.method in ("dpo", "ppo") else ""
-        run = _Experiment(settings, home / f"{settings.method}{beta}", command, progress, home)
-        if settings.method == "sft":  # it makes the start of others, if any, and takes nothing
+        alone = "_alone" if settings.method == "sft" else ""  # sft/ is where the others start
+        name = f"{settings.method}{alone}{beta}"
+        run = _Experiment(settings, home / name, command, progress, home)
+        if alone:  # it shares nothing
             done.append(run.done())
             continue
         if before is not None:

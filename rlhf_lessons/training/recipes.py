@@ -591,7 +591,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 build.error(f"no recipe for {', '.join(unknown)}; there are {', '.join(RECIPES)}")
             return _build(arguments.names, arguments.folder)
         return {"list": _list, "verify": _verify}[arguments.command](arguments.folder)
-    except (CheckpointError, PartError, OSError) as error:
+    except (CheckpointError, ImportError, PartError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:

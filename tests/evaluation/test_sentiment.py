@@ -395,6 +395,7 @@ SNIPPETS = [
 @pytest.fixture
 def real(tmp_path, monkeypatch):
     """In the place of what is fetched: a tiny llama, a few lines, a judge in the working folder."""
+    pytest.importorskip("peft", reason="the extra lora is not installed")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sentiment, "load_snippets", lambda: (SNIPPETS[6:], SNIPPETS[:6]))
     monkeypatch.setattr(sentiment, "VaderJudge", lambda: lambda prompts, _: np.zeros(len(prompts)))
@@ -469,6 +470,15 @@ def test_what_nobody_optimised_is_measured_on_the_same_responses(real, monkeypat
     assert last["reference_loss"] == pytest.approx(total / count, rel=1e-4)
 
 
+def test_fine_tuning_alone_stands_beside_that_of_the_others(real):
+    words = [*real, "--out", "all", "--lora", "2", "--sft-steps", "1", "--method", "sft", "rm"]
+    assert main(words) == 0
+    home = Path("all")
+    assert {path.name for path in home.iterdir() if path.is_dir()} == {"sft", "sft_alone", "rm"}
+    assert (home / "sft" / "adapter_config.json").exists()
+    assert results(home / "sft_alone")["finished"] and results(home / "rm")["finished"]
+
+
 @pytest.mark.parametrize(
     ("judge", "message"),
     [
@@ -487,7 +497,7 @@ def test_without_the_fetched_parts_the_command_says_how_to_get_them(tmp_path, mo
     monkeypatch.setenv("RLHF_LESSONS_CACHE", str(tmp_path / "none"))
     save_family("llama", tmp_path / "llama")
     for policy in ("smollm2", "llama"):  # the model is missing, then the snippets
-        words = ["run", "sentiment", "--data", "snippets", "--policy", policy]
+        words = ["run", "sentiment", "--data", "snippets", "--policy", policy, "--lora", "0"]
         assert main([*words, "--out", policy + "-run"]) == 1
         assert "python -m rlhf_lessons real get" in capsys.readouterr().err
 
