@@ -132,6 +132,8 @@ def changed(node: ast.AST) -> Iterator[ast.AST]:
             yield other(value=ast.UnaryOp(ast.USub(), node.value))
         case ast.With():
             yield ast.If(ast.Constant(True), node.body, [])
+        case ast.Expr(value=ast.Constant()):
+            return  # the docstring
     if isinstance(node, ast.stmt) and not isinstance(
         node, ast.Return | ast.FunctionDef | ast.ClassDef | ast.If | ast.Pass | ast.With
     ):
@@ -149,21 +151,16 @@ def nodes(tree: ast.AST) -> Iterator[tuple[ast.AST, str, int | None, ast.AST]]:
 
 def mutants(exercise: str, module: ast.Module, function: ast.FunctionDef) -> list[Mutant]:
     """Make all mutants of a function's body; ``module`` holds the function and what it needs."""
-    body = ast.Module(function.body[1:], [])  # behind the docstring
     found, seen = [], Counter()
-    for parent, field, place, node in list(nodes(body)):
+    for parent, field, place, node in list(nodes(ast.Module(function.body, []))):
         for new in changed(node):
-            before, after = (first_line(ast.unparse(ast.fix_missing_locations(x)))
-                             for x in (node, new))  # fmt: skip
-            change = f"{before} → {after}"
+            change = f"{first_line(node)} → {first_line(new)}"
             seen[change] += 1
             if seen[change] > 1:
                 change += f" (place {seen[change]})"
             put(parent, field, place, new)
-            function.body[1:] = body.body
             found.append(Mutant(exercise, change, ast.unparse(ast.fix_missing_locations(module))))
             put(parent, field, place, node)
-            function.body[1:] = body.body
     return found
 
 
@@ -174,8 +171,8 @@ def put(parent: ast.AST, field: str, place: int | None, node: ast.AST) -> None:
         getattr(parent, field)[place] = node
 
 
-def first_line(text: str) -> str:
-    return text.strip().splitlines()[0]
+def first_line(node: ast.AST) -> str:
+    return ast.unparse(ast.fix_missing_locations(node)).strip().splitlines()[0]
 
 
 # Solutions --------------------------------------------------------------------------------------

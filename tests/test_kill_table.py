@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -50,6 +51,24 @@ def test_a_mutant_that_survives_and_is_not_listed_is_a_fault(tmp_path):
     assert done.returncode == 1
     assert "6.4: survived: -1 → 1" in done.stderr
     assert "6.4: none.csv lists what is killed: 1 → 2" in done.stderr
+
+
+def test_the_table_in_docs_is_that_of_todays_exercises_and_list(kill_table):
+    lines = [
+        line.strip("| ").split(" | ") for line in kill_table.TABLE.read_text("utf-8").splitlines()
+    ]
+    table = {line[0]: list(map(int, line[1:])) for line in lines if line[-1].isdecimal()}
+    total = table.pop("all")
+    assert total == [sum(column) for column in zip(*table.values(), strict=True)]
+    lessons = json.loads((ROOT / "rlhf_lessons/classroom/released.json").read_text("utf-8"))[
+        "lessons"
+    ]
+    exercises = [one["exercise"] for lesson in lessons.values() for one in lesson["exercises"]]
+    assert list(table) == exercises
+    equal = kill_table.read_equal()
+    for exercise, (mutants, killed, survived, listed) in table.items():
+        assert (mutants - killed, survived) == (listed, 0)
+        assert listed == len(equal[exercise])
 
 
 def test_an_exercise_that_does_not_exist_is_refused():
