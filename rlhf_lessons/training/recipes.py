@@ -206,7 +206,7 @@ class AdapterRecipe:
 
     The model is fine-tuned on film snippets: an opening of 2 to 8 tokens is the prompt, what
     follows the response. The shipped adapter was made by these settings with A drawn by peft
-    itself, so the recipe gives another one of the same quality.
+    itself, so the recipe gives another one; how good that is has not been measured.
 
     Attributes:
         name: Name of the adapted model.
