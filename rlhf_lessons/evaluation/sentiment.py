@@ -719,17 +719,12 @@ class _Experiment:
             return self.judge
         folder = self.home / "reward_model"
         if not (folder / "config.json").exists():
-            model = self.new_reward_model()
+            model = RewardModel.from_policy(self.reference)
             self.follow(self.reward_learning(model, self.settings.reward_steps), "rm")
             model.save_pretrained(folder)
         model = RewardModel.from_pretrained(folder)
         model.model.to(self.settings.device)
         return model.score
-
-    def new_reward_model(self) -> RewardModel:
-        """Make a reward model of the reference, its adapters merged: all its weights learn."""
-        reference = self.reference
-        return RewardModel.from_policy(reference.merge() if reference.adapted else reference)
 
     # -- Following a loop --------------------------------------------------------------------------
 
@@ -855,7 +850,7 @@ def _sft(run: _Experiment) -> None:
 
 
 def _rm(run: _Experiment) -> None:
-    model, held_out = run.new_reward_model(), run.held_out_pairs
+    model, held_out = RewardModel.from_policy(run.reference), run.held_out_pairs
 
     def measure(step: int) -> dict[str, float]:
         prompts, chosen, rejected = zip(*held_out, strict=True)
