@@ -399,10 +399,8 @@ def compare_sentiment(
     home.mkdir(parents=True, exist_ok=True)
     for settings in runs:
         _check_shared(home, settings)
-        beta = f"_beta{settings.beta:g}" if settings.method in ("dpo", "ppo") else ""
         alone = "_alone" if settings.method == "sft" else ""  # sft/ is where the others start
-        name = f"{settings.method}{alone}{beta}"
-        run = _Experiment(settings, home / name, command, progress, home)
+        run = _Experiment(settings, home / f"{folder_of(settings)}{alone}", command, progress, home)
         if alone:  # it shares nothing
             done.append(run.done())
             continue
@@ -413,6 +411,12 @@ def compare_sentiment(
     _plot_all(done, home / "plot.png")
     replace_file(home / "table.txt", comparison(done) + "\n")
     return done
+
+
+def folder_of(settings: SentimentSettings) -> str:
+    """Name a run for its folder: the method, and β where the method has one."""
+    beta = f"_beta{settings.beta:g}" if settings.method in ("dpo", "ppo") else ""
+    return settings.method + beta
 
 
 def comparison(runs: Sequence[SentimentRun]) -> str:

@@ -25,6 +25,7 @@ from rlhf_lessons.evaluation.sentiment import (
     SENTIMENT_PRESETS,
     SentimentSettings,
     compare_sentiment,
+    folder_of,
     run_sentiment,
 )
 from rlhf_lessons.models import CheckpointError
@@ -79,8 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"device must be one that PyTorch finds, got {settings.device!r}: {reason}"
         )
     if folder is None:
-        beta = f"_beta{settings.beta:g}" if settings.method in ("dpo", "ppo") else ""
-        what = f"{settings.method}{beta}" if len(runs) == 1 else "runs"
+        what = folder_of(settings) if len(runs) == 1 else "runs"
         folder = Path("runs") / f"sentiment_{Path(settings.data).stem}_{what}_seed{settings.seed}"
     command = "python -m rlhf_lessons run " + shlex.join(words)
     try:
