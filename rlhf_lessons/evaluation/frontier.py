@@ -34,7 +34,7 @@ import torch
 
 from rlhf_lessons import formulas
 from rlhf_lessons.evaluation.best_of_n import best_of_n_curve
-from rlhf_lessons.evaluation.language import estimate_mean, estimate_share, sequence_kl
+from rlhf_lessons.evaluation.language import estimate_mean, estimate_share, sample_kl
 from rlhf_lessons.evaluation.preferences import numbers
 from rlhf_lessons.evaluation.sweeps import do_runs, read_runs, write_run
 from rlhf_lessons.models import (
@@ -192,10 +192,11 @@ def frontier_point(
     Raises:
         ValueError: if there are fewer than two prompts or the vocabularies differ.
     """
-    responses = _responses(policy, prompts, max_new_tokens, seed, batch_size)
-    # The same draws, so the same responses.
     generator = torch.Generator(policy.device).manual_seed(seed)
-    kl = sequence_kl(policy, reference, prompts, max_new_tokens, generator, batch_size)
+    responses, divergences = sample_kl(
+        policy, reference, prompts, max_new_tokens, generator, batch_size
+    )
+    kl = estimate_mean(divergences)
     rewards = np.asarray(judge(prompts, responses), dtype=np.float64)
     reward = estimate_mean(rewards)
     clean = sum(not reviews.faults(response) for response in responses) / len(responses)
@@ -215,16 +216,12 @@ def frontier_point(
 
 @torch.no_grad()
 def _responses(
-    policy: LanguagePolicy,
-    prompts: Sequence[str],
-    max_new_tokens: int,
-    seed: int,
-    batch_size: int = _BATCH,
+    policy: LanguagePolicy, prompts: Sequence[str], max_new_tokens: int, seed: int
 ) -> list[str]:
     generator = torch.Generator(policy.device).manual_seed(seed)
     responses: list[str] = []
-    for start in range(0, len(prompts), batch_size):
-        part = prompts[start : start + batch_size]
+    for start in range(0, len(prompts), _BATCH):
+        part = prompts[start : start + _BATCH]
         responses += policy.sample(part, max_new_tokens, generator=generator).responses
     return responses
 

@@ -189,19 +189,36 @@ def sequence_kl(
             vocabularies differ.
     """
     _check_count("sequence_kl", "prompts", prompts, batch_size)
+    return estimate_mean(
+        sample_kl(policy, reference, prompts, max_new_tokens, generator, batch_size)[1]
+    )
+
+
+@torch.no_grad()
+def sample_kl(
+    policy: LanguagePolicy,
+    reference: LanguagePolicy,
+    prompts: Sequence[str],
+    max_new_tokens: int,
+    generator: torch.Generator | None,
+    batch_size: int,
+) -> tuple[list[str], torch.Tensor]:
+    """Sample a response to each prompt: the responses, and (N,) their KL as ``sequence_kl``'s."""
     if policy.vocabulary_size != reference.vocabulary_size:
         raise ValueError(
             f"sequence_kl: policy and reference must share a vocabulary, got "
             f"{policy.vocabulary_size} and {reference.vocabulary_size} tokens"
         )
+    responses: list[str] = []
     divergences = []
     for start in range(0, len(prompts), batch_size):
         batch = policy.sample(
             prompts[start : start + batch_size], max_new_tokens, generator=generator
         )
+        responses += batch.responses
         per_token = formulas.categorical_kl(policy.logits_of(batch), reference.logits_of(batch))
         divergences.append(formulas.masked_sum(per_token, batch.response_mask, dim=1))
-    return estimate_mean(torch.cat(divergences))
+    return responses, torch.cat(divergences)
 
 
 def _quantile(function: str, confidence: float) -> float:

@@ -291,8 +291,8 @@ class SentimentRun:
             response; of bon the bound log n − (n − 1)/n), and sft ``held_out_loss`` (nats per
             token); rm has ``held_out_loss`` (nats per pair) and ``held_out_accuracy``. On snippets
             policies have ``vader`` too (what VADER says of prompt and response, −1 to 1), and but
-            for bon ``distinct`` (different responses, as a share) and ``reference_loss`` (of the
-            responses under the reference, nats per token).
+            for bon ``distinct`` (different responses, as a share) and ``untouched_loss`` (of the
+            responses under the model without any adapters, nats per token).
         texts: a few (prompt, response, reward) of the last policy.
     """
 
@@ -340,7 +340,7 @@ def _line(point: dict[str, float]) -> str:
         line += f"   VADER {point['vader']:+.3f}"
     if "distinct" in point:
         line += f"   distinct {point['distinct']:.0%}"
-        line += f"   under the reference {point['reference_loss']:.2f} nats per token"
+        line += f"   under the untouched model {point['untouched_loss']:.2f} nats per token"
     return line
 
 
@@ -469,6 +469,7 @@ class _Experiment:
         self.home = folder if home is None else home  # of what several runs share
         self.checkpoints, self.results = folder / "checkpoints", folder / "results.json"
         self.run = SentimentRun(settings, versions(), command)
+        self.untrained: dict[str, float] | None = None  # what every run of one home begins with
         if self.results.exists():
             self.run = self._taken_up()
         else:
@@ -517,7 +518,9 @@ class _Experiment:
 
     def take_over(self, other: _Experiment) -> None:
         """Take what another run of the same home has read or made."""
-        shared = ("texts", "judge", "vader", "reference", "pairs", "held_out_pairs", "reward")
+        shared = ["texts", "judge", "vader", "reference", "pairs", "held_out_pairs", "reward"]
+        if self.settings.samples == other.settings.samples:
+            shared.append("untrained")
         vars(self).update({name: vars(other)[name] for name in shared if name in vars(other)})
         if "judge" in vars(self):
             self.record(judge_accuracy=other.run.judge_accuracy)
@@ -771,6 +774,8 @@ class _Experiment:
         rows = 2**27 // (s.max_new_tokens * policy.vocabulary_size)
 
         def measure(step: int) -> dict[str, float]:
+            if step == 0 and self.untrained:
+                return self.untrained
             found = frontier_point(
                 policy, reference, self.measured_prompts, judge=self.judge, seed=s.seed,
                 texts=s.samples, max_new_tokens=s.max_new_tokens,
@@ -781,7 +786,10 @@ class _Experiment:
             own = {name: function() for name, function in more.items()}
             if s.data == "snippets":
                 own |= self.seen_from_outside(reference, found.texts)
-            return {"step": step, **{name: getattr(found, name) for name in names}, **own}
+            point = {"step": step, **{name: getattr(found, name) for name in names}, **own}
+            if step == 0:
+                self.untrained = point
+            return point
 
         self.follow(loop, s.method, measure)
         policy.save_pretrained(self.folder / "model")
@@ -792,17 +800,18 @@ class _Experiment:
     ) -> dict[str, float]:
         """Measure responses by what nobody optimised."""
         prompts, responses, _ = zip(*texts, strict=True)
+        untouched = reference.base() if reference.adapted else reference
         total, tokens = 0.0, 0
         for first in range(0, len(texts), 64):
             part = slice(first, first + 64)
-            log_probs, mask = reference.log_probs(prompts[part], responses[part])
+            log_probs, mask = untouched.log_probs(prompts[part], responses[part])
             # An end token after the longest response is none of its own.
             log_probs, mask = (t[:, : self.settings.max_new_tokens] for t in (log_probs, mask))
             total, tokens = total + float(log_probs.sum()), tokens + int(mask.sum())
         return {
             "vader": float(self.vader(prompts, responses).mean()),
             "distinct": len(set(responses)) / len(responses),
-            "reference_loss": -total / tokens,
+            "untouched_loss": -total / tokens,
         }
 
 

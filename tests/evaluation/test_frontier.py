@@ -198,7 +198,7 @@ def test_an_interrupted_run_leaves_no_file(tmp_path, monkeypatch):
     def stop(*arguments, **named):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(frontier, "sequence_kl", stop)
+    monkeypatch.setattr(frontier, "sample_kl", stop)
     with pytest.raises(KeyboardInterrupt):
         run_frontier("sft", seed=0, settings=SMALL, folder=tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -422,9 +422,14 @@ def test_several_methods_and_betas_share_what_is_equal(real, tmp_path, monkeypat
         return genuine(policy, prompts, judge, n, **more)
 
     monkeypatch.setattr(sentiment, "best_of_n", counted)
+    placed, place = [], sentiment.frontier_point
+    monkeypatch.setattr(
+        sentiment, "frontier_point", lambda *a, **k: placed.append(a) or place(*a, **k)
+    )
     several = [*real, "--out", "all", "--lora", "2", "--method", "dpo", "bon", "--beta"]
     assert main([*several, "0.1", "2"]) == 0
     assert asked == [11 * 2, 8 * 4]  # one prompt is held out
+    assert len(placed) == 5  # before both, and each after one step and two
     runs = {name: results(Path("all") / name) for name in ("dpo_beta0.1", "dpo_beta2", "bon")}
     assert all(run["finished"] and run["judge_accuracy"] is not None for run in runs.values())
     kl = [runs[f"dpo_beta{beta}"]["points"][-1]["kl"] for beta in ("0.1", "2")]
@@ -436,7 +441,9 @@ def test_several_methods_and_betas_share_what_is_equal(real, tmp_path, monkeypat
 
     last = runs["dpo_beta0.1"]["points"][-1]
     assert main([*real, "--out", "one", "--lora", "2", "--method", "dpo", "--beta", "0.1"]) == 0
-    assert results(Path("one"))["points"][-1] == pytest.approx(last, rel=1e-6)
+    alone = results(Path("one"))["points"]
+    assert alone[-1] == pytest.approx(last, rel=1e-6)
+    assert runs["dpo_beta2"]["points"][0] == pytest.approx(alone[0], rel=1e-6)
     policy = LanguagePolicy.from_pretrained(Path("one") / "model")
     assert policy.adapted and policy.model.active_peft_config.r == 2
     base = LanguagePolicy.from_pretrained("llama")
@@ -458,7 +465,8 @@ def test_what_nobody_optimised_is_measured_on_the_same_responses(real, monkeypat
         return lambda *texts: seen.append(texts) or np.full(len(texts[0]), 0.25)
 
     monkeypatch.setattr(sentiment, "VaderJudge", vader)
-    assert main([*real, "--out", "one", "--method", "sft", "--lora", "0"]) == 0
+    adapted = ["--lora", "2", "--learning-rate", "0.1"]
+    assert main([*real, "--out", "one", "--method", "sft", *adapted]) == 0
     last = results(Path("one"))["points"][-1]
     prompts, responses = seen[-1]
     assert last["vader"] == 0.25 and last["distinct"] == len(set(responses)) / 8
@@ -467,7 +475,7 @@ def test_what_nobody_optimised_is_measured_on_the_same_responses(real, monkeypat
     for prompt, response in zip(prompts, responses, strict=True):
         tokens = reference.log_probs([prompt], [response])[0][0, :10].tolist()
         total, count = total - sum(tokens), count + len(tokens)
-    assert last["reference_loss"] == pytest.approx(total / count, rel=1e-4)
+    assert last["untouched_loss"] == pytest.approx(total / count, rel=1e-4)
 
 
 def test_fine_tuning_alone_stands_beside_that_of_the_others(real):
