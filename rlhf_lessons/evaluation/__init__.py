@@ -75,6 +75,7 @@ from rlhf_lessons.evaluation.preferences import (
     preference_calibration,
     preference_features,
 )
+from rlhf_lessons.evaluation.real_frontier import REAL_FRONTIER_FOLDER, load_real_frontier
 from rlhf_lessons.evaluation.sentiment import (
     SentimentRun,
     SentimentSettings,
@@ -92,6 +93,7 @@ from rlhf_lessons.evaluation.trust_region import (
 
 __all__ = [
     "FRONTIER_METHODS",
+    "REAL_FRONTIER_FOLDER",
     "AssuredRater",
     "BestOfN",
     "BestOfNCurve",
@@ -140,6 +142,7 @@ __all__ = [
     "load_frontier",
     "load_people_agreement",
     "load_ppo_sweep",
+    "load_real_frontier",
     "mean_distance",
     "measure_people_agreement",
     "measured_best_of_n_kl",

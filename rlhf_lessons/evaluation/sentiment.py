@@ -105,6 +105,8 @@ __all__ = ["SentimentRun", "SentimentSettings", "compare_sentiment", "run_sentim
 
 Judge = Callable[[Sequence[str], Sequence[str]], Any]
 
+_KEPT = 6  # texts in a record
+
 # What holds where nothing is given, for the offline world on a CPU, for the real snippets with
 # adapters on a CPU, and for other texts with a model of the size of gpt2 on one GPU: of the whole
 # run, then of each method and of the stages before it.
@@ -294,6 +296,8 @@ class SentimentRun:
             for bon ``distinct`` (different responses, as a share) and ``untouched_loss`` (of the
             responses under the model without any adapters, nats per token).
         texts: a few (prompt, response, reward) of the last policy.
+        texts_before: the same of the policy before the method, to the same prompts; none for rm and
+            bon.
     """
 
     settings: SentimentSettings
@@ -303,6 +307,33 @@ class SentimentRun:
     judge_accuracy: float | None = None
     points: tuple[dict[str, float], ...] = ()
     texts: tuple[tuple[str, str, float], ...] = ()
+    texts_before: tuple[tuple[str, str, float], ...] = ()
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> SentimentRun:
+        """Read a ``results.json``.
+
+        Args:
+            path: the file.
+
+        Returns:
+            what it holds.
+
+        Raises:
+            OSError: the file cannot be read.
+            ValueError: it is no record of a run.
+        """
+        try:
+            values = json.loads(Path(path).read_text(encoding="utf-8"))
+            values["settings"] = SentimentSettings(**values["settings"])
+            values["points"] = tuple(values["points"])
+            for name in ("texts", "texts_before"):
+                values[name] = tuple(map(tuple, values[name]))
+            return cls(**values)
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"SentimentRun: {path} is no record of a run: {error}. Give another folder"
+            ) from error
 
     @property
     def name(self) -> str:
@@ -469,7 +500,8 @@ class _Experiment:
         self.home = folder if home is None else home  # of what several runs share
         self.checkpoints, self.results = folder / "checkpoints", folder / "results.json"
         self.run = SentimentRun(settings, versions(), command)
-        self.untrained: dict[str, float] | None = None  # what every run of one home begins with
+        # Point and texts of the policy that every run of one home begins with.
+        self.untrained: tuple[dict[str, float], tuple] | None = None
         if self.results.exists():
             self.run = self._taken_up()
         else:
@@ -477,28 +509,18 @@ class _Experiment:
             self.record()
 
     def _taken_up(self) -> SentimentRun:
-        now = dataclasses.asdict(self.settings)
-        try:
-            values = json.loads(self.results.read_text(encoding="utf-8"))
-            then = values["settings"]
-            points, texts = tuple(values["points"]), tuple(map(tuple, values["texts"]))
-            run = SentimentRun(
-                **{**values, "settings": self.settings, "points": points, "texts": texts}
-            )
-        except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(
-                f"run_sentiment: {self.results} is no record of a run: {error}. Give another --out"
-            ) from error
-        changed = [name for name in now if then.get(name) != now[name]]
+        then = SentimentRun.read(self.results)
+        before, now = map(dataclasses.asdict, (then.settings, self.settings))
+        changed = [name for name in now if before[name] != now[name]]
         if changed and list(self.folder.iterdir()) == [self.results]:
             return self.run  # that run failed before it made anything
         if changed:
-            what = "; ".join(f"{name} was {then.get(name)}, is {now[name]}" for name in changed)
+            what = "; ".join(f"{name} was {before[name]}, is {now[name]}" for name in changed)
             raise ValueError(
                 f"run_sentiment: {self.folder} holds a run with other settings: {what}. Give the "
                 f"first ones, or another --out"
             )
-        return run
+        return then
 
     def record(self, **changes: Any) -> None:
         """Change the record, and write it."""
@@ -775,20 +797,22 @@ class _Experiment:
 
         def measure(step: int) -> dict[str, float]:
             if step == 0 and self.untrained:
-                return self.untrained
+                point, texts = self.untrained
+                self.record(texts_before=texts)
+                return point
             found = frontier_point(
                 policy, reference, self.measured_prompts, judge=self.judge, seed=s.seed,
                 texts=s.samples, max_new_tokens=s.max_new_tokens,
                 batch_size=min(512, max(1, rows)),
             )  # fmt: skip
-            self.record(texts=found.texts[:4])
+            self.record(**{"texts" if step else "texts_before": found.texts[:_KEPT]})
             names = ("reward", "reward_error", "kl", "kl_error")
             own = {name: function() for name, function in more.items()}
             if s.data == "snippets":
                 own |= self.seen_from_outside(reference, found.texts)
             point = {"step": step, **{name: getattr(found, name) for name in names}, **own}
             if step == 0:
-                self.untrained = point
+                self.untrained = point, found.texts[:_KEPT]
             return point
 
         self.follow(loop, s.method, measure)
@@ -925,7 +949,7 @@ def _bon(run: _Experiment) -> None:
         vader = run.vader(repeated, responses).reshape(proxy.shape)
         for point, value in zip(points, best_of_n_curve(proxy, vader, values).gold, strict=True):
             point["vader"] = float(value)
-    best = [(i, int(proxy[i].argmax())) for i in range(min(4, len(prompts)))]
+    best = [(i, int(proxy[i].argmax())) for i in range(min(_KEPT, len(prompts)))]
     kept = tuple((prompts[i], texts[i, k], round(float(gold[i, k]), 3)) for i, k in best)
     run.record(points=tuple(points), texts=kept)
 

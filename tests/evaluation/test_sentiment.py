@@ -175,13 +175,17 @@ def test_the_saved_policy_is_the_one_that_was_measured(done, home, method):
     judge = SequenceClassifierJudge.from_pretrained(home / "judge")
     run = sentiment._Experiment(SentimentSettings(**results(out)["settings"]), out, "", False)
     again = frontier_point(
-        policy, reference, run.measured_prompts, judge=judge, max_new_tokens=24, texts=4
+        policy, reference, run.measured_prompts, judge=judge, max_new_tokens=24, texts=6
     )
     before, *_, last = results(out)["points"]
     assert last["reward"] == pytest.approx(again.reward, abs=1e-5)  # batches padded alike
     assert last["kl"] == pytest.approx(again.kl, rel=1e-4) and last["kl"] > 0
     assert before["kl"] == 0 and before["step"] == 0
     assert [tuple(row) for row in results(out)["texts"]] == list(again.texts)
+    again = frontier_point(
+        reference, reference, run.measured_prompts, judge=judge, max_new_tokens=24, texts=6
+    )
+    assert [tuple(row) for row in results(out)["texts_before"]] == list(again.texts)
 
 
 def test_pairs_are_ordered_by_the_judge_who_reads_prompt_and_response(done, home):

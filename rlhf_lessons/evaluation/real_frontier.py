@@ -1,0 +1,47 @@
+"""The frontier of a real model, scored by a judge of people: what lies beside this module.
+
+SmolLM2-135M with the adapter smollm2-snippets continues openings of real film snippets. Each run is
+a point of ``python -m rlhf_lessons run sentiment --data snippets``; the record of each names its
+command. The two seeds share nothing but the model, the snippets and the judge. Belongs to lessons
+6 and 8.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from rlhf_lessons.evaluation.sentiment import SentimentRun
+
+__all__ = ["REAL_FRONTIER_FOLDER", "load_real_frontier"]
+
+REAL_FRONTIER_FOLDER = Path(__file__).with_name("real_frontier_runs")
+"""Where the runs lie, as ``seed<s>/<method>/results.json``."""
+
+
+def load_real_frontier(
+    folder: str | os.PathLike[str] = REAL_FRONTIER_FOLDER,
+) -> list[SentimentRun]:
+    """Read the runs that came to their end, from this folder or from one of your own.
+
+    Args:
+        folder: what ``run sentiment --out`` wrote, or a folder of such folders.
+
+    Returns:
+        The runs, by method, then from strong to weak β, then by seed.
+
+    Raises:
+        FileNotFoundError: there are none.
+        ValueError: a file is no record of a run; the message names it.
+    """
+    folder = Path(folder).expanduser()
+    runs = [SentimentRun.read(path) for path in sorted(folder.glob("**/results.json"))]
+    runs = [run for run in runs if run.finished]
+    if not runs:
+        raise FileNotFoundError(
+            f"load_real_frontier: folder must hold results.json of finished runs, got {folder}; "
+            f"make them: python -m rlhf_lessons run sentiment --data snippets"
+        )
+    return sorted(
+        runs, key=lambda run: (run.settings.method, -run.settings.beta, run.settings.seed)
+    )
