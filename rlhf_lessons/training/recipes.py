@@ -205,8 +205,7 @@ class AdapterRecipe:
     """Everything that a shipped adapter on a fetched model is made from.
 
     The model is fine-tuned on film snippets: an opening of 2 to 8 tokens is the prompt, what
-    follows the response. The shipped adapter was made by these settings with A drawn by peft
-    itself, so the recipe gives another one; how good that is has not been measured.
+    follows the response.
 
     Attributes:
         name: Name of the adapted model.
