@@ -71,6 +71,7 @@ from rlhf_lessons.training import (
     RewardSettings,
     SupervisedSettings,
     held_out_nll,
+    pair_log_probs,
     train_dpo,
     train_ppo,
     train_reward_model,
@@ -540,7 +541,10 @@ class _Experiment:
 
     def take_over(self, other: _Experiment) -> None:
         """Take what another run of the same home has read or made."""
-        shared = ["texts", "judge", "vader", "reference", "pairs", "held_out_pairs", "reward"]
+        shared = [
+            "texts", "judge", "vader", "reference", "pairs", "reference_log_probs",
+            "held_out_pairs", "reward",
+        ]  # fmt: skip
         if self.settings.samples == other.settings.samples:
             shared.append("untrained")
         vars(self).update({name: vars(other)[name] for name in shared if name in vars(other)})
@@ -737,6 +741,13 @@ class _Experiment:
         return self.labelled(self.prompts[self._held_out :], "pairs.jsonl", 2 * self.settings.seed)
 
     @cached_property
+    def reference_log_probs(self) -> tuple[torch.Tensor, torch.Tensor]:
+        s = self.settings
+        return pair_log_probs(
+            self.reference, self.pairs, max_new_tokens=s.max_new_tokens, bf16=s.bf16
+        )
+
+    @cached_property
     def held_out_pairs(self) -> list[Preference]:
         prompts = self.prompts[: self._held_out]
         return self.labelled(prompts, "held_out_pairs.jsonl", 2 * self.settings.seed + 1)
@@ -907,7 +918,8 @@ def _dpo(run: _Experiment) -> None:
     policy = run.tuned()
     settings = DPOSettings(beta=run.settings.beta, **run.stage("dpo"))
     loop = train_dpo(
-        policy, run.pairs, settings, reference=run.reference, checkpoint=run.checkpoints,
+        policy, run.pairs, settings, reference=run.reference,
+        reference_log_probs=run.reference_log_probs, checkpoint=run.checkpoints,
         max_new_tokens=run.settings.max_new_tokens,
     )  # fmt: skip
     run.train(policy, run.reference, loop)

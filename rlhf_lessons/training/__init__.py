@@ -1,7 +1,7 @@
 """What changes weights: one loop per algorithm."""
 
 from rlhf_lessons.training.classifier import ClassifierSettings, ClassifierStep, train_classifier
-from rlhf_lessons.training.dpo import DPOSettings, DPOStep, train_dpo
+from rlhf_lessons.training.dpo import DPOSettings, DPOStep, pair_log_probs, train_dpo
 from rlhf_lessons.training.people_judge import PeopleJudgeFit, fit_people_judge
 from rlhf_lessons.training.ppo import PPOSettings, PPOStep, train_ppo
 from rlhf_lessons.training.recipes import (
@@ -68,6 +68,7 @@ __all__ = [
     "build_checkpoint",
     "fit_people_judge",
     "held_out_nll",
+    "pair_log_probs",
     "train_classifier",
     "train_distillation",
     "train_dpo",

@@ -37,7 +37,7 @@ from rlhf_lessons.training.schedule import schedule
 from rlhf_lessons.training.settings import ABOVE_0, SUPERVISED, check_settings
 from rlhf_lessons.training.update import gradient_step, precision, with_memory_advice
 
-__all__ = ["DPOSettings", "DPOStep", "train_dpo"]
+__all__ = ["DPOSettings", "DPOStep", "pair_log_probs", "train_dpo"]
 
 PairLoss = Callable[[Tensor, Tensor, Tensor, Tensor, float], Tensor]
 
@@ -131,6 +131,7 @@ def train_dpo(
     settings: DPOSettings | None = None,
     *,
     reference: LanguagePolicy | None = None,
+    reference_log_probs: tuple[Tensor, Tensor] | None = None,
     validation: Sequence[Sequence[str]] | None = None,
     loss: PairLoss = formulas.dpo_loss,
     max_new_tokens: int | None = None,
@@ -150,6 +151,8 @@ def train_dpo(
         pairs: (prompt, chosen, rejected) records.
         settings: how to train; the defaults of ``DPOSettings`` when left out.
         reference: π_ref, with the tokenizer of the policy; the policy as it is now when left out.
+        reference_log_probs: what ``pair_log_probs`` gives for the reference and these pairs, (N,)
+            each in nats, so that several runs on them read it once; None reads it here.
         validation: held-out records of the same form; None measures nothing.
         loss: (log π chosen, log π rejected, log π_ref chosen, log π_ref rejected, β) -> losses,
             tensors of shape (B,), as ``formulas.dpo_loss`` and its relatives.
@@ -192,9 +195,14 @@ def train_dpo(
             f"compared token by token; got vocabularies of {reference.vocabulary_size} and "
             f"{policy.vocabulary_size}, or other words"
         )
-    if max_new_tokens is not None and max_new_tokens < 1:
-        raise ValueError(f"train_dpo: max_new_tokens must be at least 1, got {max_new_tokens}")
     trained = Pairs.encode(policy, pairs, "pairs", max_new_tokens)
+    if reference_log_probs is not None:
+        given = [tuple(getattr(side, "shape", ())) for side in reference_log_probs]
+        if given != [(len(trained),)] * 2:
+            raise ValueError(
+                f"train_dpo: reference_log_probs must be two tensors of shape ({len(trained)},), "
+                f"log π_ref of the chosen and of the rejected responses, got {given}"
+            )
     held_out = None
     if validation is not None:
         held_out = Pairs.encode(policy, validation, "validation", max_new_tokens)
@@ -221,9 +229,38 @@ def train_dpo(
         },
     )
     loop = _loop(
-        policy, weights, trained, held_out, settings, reference, loss, optimizer, generator, run
-    )
+        policy, weights, trained, held_out, settings, reference, reference_log_probs, loss,
+        optimizer, generator, run,
+    )  # fmt: skip
     return with_memory_advice("train_dpo", loop)
+
+
+def pair_log_probs(
+    policy: LanguagePolicy,
+    pairs: Sequence[Sequence[str]],
+    *,
+    max_new_tokens: int | None = None,
+    bf16: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Compute the log-probabilities of pairs once, for several runs of ``train_dpo`` on them.
+
+    Args:
+        policy: what reads them, in general the reference.
+        pairs: as for ``train_dpo``.
+        max_new_tokens: as for ``train_dpo``.
+        bf16: whether the forward passes run in bfloat16.
+
+    Returns:
+        log π of the chosen and of the rejected responses, (N,) each in nats, in the order of the
+        pairs.
+
+    Raises:
+        TypeError: a record is no triple of texts.
+        ValueError: no pairs, an empty response, two equal responses, or a pair that does not fit
+            the context.
+    """
+    encoded = Pairs.encode(policy, pairs, "pairs", max_new_tokens, "pair_log_probs")
+    return encoded.all_log_probs(policy, bf16)
 
 
 def _loop(
@@ -233,13 +270,15 @@ def _loop(
     held_out: Pairs | None,
     settings: DPOSettings,
     reference: LanguagePolicy,
+    reference_log_probs: tuple[Tensor, Tensor] | None,
     loss: PairLoss,
     optimizer: torch.optim.Optimizer,
     generator: torch.Generator,
     run: RunCheckpoint,
 ) -> Iterator[DPOStep]:
     s = settings
-    old = tuple(side.to(policy.device) for side in pairs.all_log_probs(reference, s.bf16))
+    old = reference_log_probs or pairs.all_log_probs(reference, s.bf16)
+    old = tuple(side.to(policy.device) for side in old)
     rounding = _rounding(policy, s.bf16)
     held_out_old = ()
     if held_out is not None:
@@ -352,32 +391,35 @@ class Pairs:
         pairs: Sequence[Sequence[str]],
         name: str,
         max_new_tokens: int | None = None,
+        where: str = "train_dpo",
     ) -> Pairs:
         """Tokenize preferences once, and refuse pairs that hold nothing to choose between."""
+        if max_new_tokens is not None and max_new_tokens < 1:
+            raise ValueError(f"{where}: max_new_tokens must be at least 1, got {max_new_tokens}")
         if isinstance(pairs, str) or not hasattr(pairs, "__getitem__"):
             raise TypeError(
-                f"train_dpo: {name} must be a list of (prompt, chosen, rejected), got "
+                f"{where}: {name} must be a list of (prompt, chosen, rejected), got "
                 f"{type(pairs).__name__}"
             )
         if len(pairs) == 0:
-            raise ValueError(f"train_dpo: {name} must hold at least one pair, got none")
+            raise ValueError(f"{where}: {name} must hold at least one pair, got none")
         for row, pair in enumerate(pairs):
             triple = isinstance(pair, (tuple, list)) and len(pair) == 3
             if not triple or not all(isinstance(text, str) for text in pair):
                 raise TypeError(
-                    f"train_dpo: {name} must hold (prompt, chosen, rejected) of str, got "
+                    f"{where}: {name} must hold (prompt, chosen, rejected) of str, got "
                     f"{pair!r:.80} at {row}"
                 )
             for side, text in zip(("chosen", "rejected"), pair[1:], strict=True):
                 if not text.strip():
                     raise ValueError(
-                        f"train_dpo: {name} must hold responses with words, got an empty {side} "
+                        f"{where}: {name} must hold responses with words, got an empty {side} "
                         f"one at {row}"
                     )
         equal = [row for row, (_, chosen, rejected) in enumerate(pairs) if chosen == rejected]
         if equal:
             raise ValueError(
-                f"train_dpo: {name} must differ in their two responses, got {len(equal)} equal, "
+                f"{where}: {name} must differ in their two responses, got {len(equal)} equal, "
                 f"the first at {equal[0]}; worlds.drop_equal_pairs leaves them out"
             )
         prompts, chosen, rejected = zip(*pairs, strict=True)
@@ -385,7 +427,7 @@ class Pairs:
             tokens = policy.encode([*prompts, *prompts], [*chosen, *rejected])
         except ValueError as error:
             raise ValueError(
-                f"train_dpo: {name} cannot be read by the policy (rows from {len(pairs)} on are "
+                f"{where}: {name} cannot be read by the policy (rows from {len(pairs)} on are "
                 f"the rejected responses): {error}"
             ) from error
         # What comes after them is the end token that a response which was cut never had.

@@ -12,7 +12,14 @@ from rlhf_lessons import formulas
 from rlhf_lessons.models import LanguagePolicy
 from rlhf_lessons.models.small_gpt2 import small_gpt2
 from rlhf_lessons.models.tokenizer import word_tokenizer
-from rlhf_lessons.training.dpo import DPOSettings, Pairs, _accuracy, _rounding, train_dpo
+from rlhf_lessons.training.dpo import (
+    DPOSettings,
+    Pairs,
+    _accuracy,
+    _rounding,
+    pair_log_probs,
+    train_dpo,
+)
 
 WORDS = ["a", "b", "c", "d", "."]
 PAIRS = [
@@ -208,6 +215,33 @@ def test_the_reference_is_read_once_and_stays():
     list(train_dpo(policy, PAIRS, quick(steps=6, batch_size=2), reference=reference))
     assert len(calls) == 1
     assert torch.equal(weights(reference), before)
+
+
+def test_log_probs_of_the_reference_computed_before_serve_every_run():
+    reference = tiny(1)
+    given = pair_log_probs(reference, PAIRS)
+    for side, texts in zip(given, zip(*(pair[1:] for pair in PAIRS), strict=True), strict=True):
+        by_hand = [
+            log_prob_by_hand(reference, pair[0], text).item()
+            for pair, text in zip(PAIRS, texts, strict=True)
+        ]
+        assert side.tolist() == pytest.approx(by_hand, abs=1e-5)
+    for beta in (0.1, 0.5):
+        settings = quick(beta=beta)
+        read = list(train_dpo(tiny(), PAIRS, settings, reference=reference))
+        told = list(train_dpo(tiny(), PAIRS, settings, reference_log_probs=given))
+        assert [r.loss for r in told] == pytest.approx([r.loss for r in read], abs=1e-6)
+    cut = pair_log_probs(reference, PAIRS, max_new_tokens=1)
+    assert (cut[0] > given[0]).all() and (cut[1] > given[1]).all()  # fewer tokens, all below 0
+
+
+def test_log_probs_of_other_pairs_are_refused():
+    with pytest.raises(ValueError, match=r"two tensors of shape \(4,\).*got \[\(3,\), \(3,\)\]"):
+        train_dpo(tiny(), PAIRS, reference_log_probs=pair_log_probs(tiny(1), PAIRS[:3]))
+    with pytest.raises(ValueError, match="pair_log_probs: max_new_tokens must be at least 1"):
+        pair_log_probs(tiny(), PAIRS, max_new_tokens=0)
+    with pytest.raises(ValueError, match="pair_log_probs: pairs must hold at least one pair"):
+        pair_log_probs(tiny(), [])
 
 
 def test_one_forward_pass_a_step():
