@@ -41,7 +41,12 @@ from rlhf_lessons.formulas.divergence import (
     kl_k2,
     kl_k3,
 )
-from rlhf_lessons.formulas.groups import dr_grpo_advantages, grpo_advantages, rloo_advantages
+from rlhf_lessons.formulas.groups import (
+    dr_grpo_advantages,
+    grpo_advantages,
+    pass_at_k,
+    rloo_advantages,
+)
 from rlhf_lessons.formulas.language import distillation_loss, nll, perplexity
 from rlhf_lessons.formulas.log_probs import (
     entropy,
@@ -135,6 +140,7 @@ __all__ = [
     "nll",
     "optimal_policy",
     "orpo_loss",
+    "pass_at_k",
     "perplexity",
     "plackett_luce_loss",
     "ppo_policy_loss",

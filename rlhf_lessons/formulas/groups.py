@@ -12,15 +12,19 @@ turns it: prompts and groups whose scores hardly differ weigh as much as those t
 Left out on purpose: the deviation of the whole batch in the place of the group's (``whiten`` of the
 centred scores), groups of different sizes, and drawing a group without signal again, which is the
 loop's affair.
+
+What a group of marked responses says of the policy is ``pass_at_k``: how likely one of k tries is
+right.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from rlhf_lessons.formulas.shapes import check_float, check_positive
 
-__all__ = ["dr_grpo_advantages", "grpo_advantages", "rloo_advantages"]
+__all__ = ["dr_grpo_advantages", "grpo_advantages", "pass_at_k", "rloo_advantages"]
 
 
 def _centred(function: str, scores: Tensor) -> Tensor:
@@ -126,3 +130,41 @@ def grpo_advantages(scores: Tensor, epsilon: float = 1e-4) -> Tensor:
     check_positive("grpo_advantages", epsilon=epsilon)
     centred = _centred("grpo_advantages", scores)
     return centred / (centred.std(1, keepdim=True) + epsilon)
+
+
+def pass_at_k(correct: Tensor, k: int) -> Tensor:
+    """Estimate how likely one of k responses to a prompt is right, from n ≥ k of them.
+
+        pass@k = 1 − C(n − c, k) / C(n, k), with c of the n responses right
+
+    It is the share of all choices of k of the n responses that hold a right one, and so without
+    bias. 1 − (1 − c/n)^k is not: it is too low.
+
+    Args:
+        correct: (P, n) boolean, True = right, of n responses to each of P prompts.
+        k: Number of tries, from 1 to n.
+
+    Returns:
+        (P,) estimates in [0, 1], in float64; their mean is that of the prompts. At k = 1 it is the
+        share that is right.
+
+    Raises:
+        TypeError: If the marks are not boolean.
+        ValueError: If the shape is not (P, n), or k is no whole number from 1 to n.
+
+    Source:
+        Chen et al. 2021, "Evaluating Large Language Models Trained on Code", equation 1.
+    """
+    if correct.dtype != torch.bool:
+        raise TypeError(f"pass_at_k: correct must be boolean, got {correct.dtype}")
+    if correct.ndim != 2:
+        raise ValueError(f"pass_at_k: correct must have shape (P, n), got {tuple(correct.shape)}")
+    n = correct.shape[1]
+    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= n:
+        raise ValueError(f"pass_at_k: k must be a whole number from 1 to n = {n}, got {k!r}")
+    wrong = n - correct.sum(1, keepdim=True)
+    left = torch.arange(k, device=correct.device)
+    # C(n − c, k) / C(n, k) as a product of k factors, none of which is large; a factor of 0 or
+    # below stands where fewer than k are wrong.
+    factors = (wrong - left).clamp(min=0).double() / (n - left)
+    return 1 - factors.prod(1)

@@ -307,11 +307,16 @@ def cispo_policy_loss(
 
 
 def clip_fraction(
-    log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, mask: Tensor, epsilon: float
+    log_probs: Tensor,
+    old_log_probs: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    epsilon: float,
+    epsilon_high: float | None = None,
 ) -> Tensor:
     """Give the share of counted tokens whose gradient the clip has set to 0.
 
-        mean_t [A_t > 0 and ρ_t > 1 + ε, or A_t < 0 and ρ_t < 1 − ε]
+        mean_t [A_t > 0 and ρ_t > 1 + ε_high, or A_t < 0 and ρ_t < 1 − ε]
 
     A ratio outside the region does not count where the clip has no say: a good token that has
     become unlikely still gets its gradient.
@@ -322,16 +327,19 @@ def clip_fraction(
         advantages: (B, T) advantage of each token.
         mask: (B, T) boolean, True = a token of the response.
         epsilon: Clip range ε above 0, on the ratio.
+        epsilon_high: ε_high above 0, how far the ratio may rise, as in ``dapo_policy_loss``; None
+            takes ε, as in PPO.
 
     Returns:
         () share in [0, 1], without gradient.
 
     Raises:
         TypeError: If a tensor is not floating point or the mask is not boolean.
-        ValueError: If a shape differs, no token counts, or ε is not above 0.
+        ValueError: If a shape differs, no token counts, or an ε is not above 0.
 
     Source:
-        Schulman et al. 2017, "Proximal Policy Optimization Algorithms", figure 1.
+        Schulman et al. 2017, "Proximal Policy Optimization Algorithms", figure 1; two ranges: Yu
+        et al. 2025, "DAPO", equation 10.
     """
     check_same_shape(
         "clip_fraction",
@@ -341,9 +349,10 @@ def clip_fraction(
         advantages=advantages,
     )
     check_mask("clip_fraction", mask, log_probs=log_probs)
-    check_positive("clip_fraction", epsilon=epsilon)
+    epsilon_high = epsilon if epsilon_high is None else epsilon_high
+    check_positive("clip_fraction", epsilon=epsilon, epsilon_high=epsilon_high)
     rho = ratio(log_probs, old_log_probs).detach()
-    clipped_above = (advantages > 0) & (rho > 1 + epsilon)
+    clipped_above = (advantages > 0) & (rho > 1 + epsilon_high)
     clipped_below = (advantages < 0) & (rho < 1 - epsilon)
     return masked_mean((clipped_above | clipped_below).to(log_probs.dtype), mask)
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 __all__ = ["Rollout", "TokenBatch"]
 
@@ -116,6 +117,50 @@ class Rollout(TokenBatch):
         last = (self.response_mask.sum(1, keepdim=True) - 1).clamp(min=0)
         tokens = self.response_tokens.gather(1, last).squeeze(1)
         return tokens.masked_fill(~self.finished.to(tokens.device), -1)
+
+    def replaced(self, rows: Tensor, by: Rollout) -> Rollout:
+        """Make a rollout in which others stand in the place of some rows.
+
+        Args:
+            rows: (N,) which rows, each once.
+            by: the N rows to put there, in that order.
+
+        Returns:
+            the B rows, as wide as the wider of the two.
+
+        Raises:
+            ValueError: if ``by`` does not hold N rows.
+        """
+        if len(by.responses) != len(rows):
+            raise ValueError(
+                f"replaced: by must hold one row for each of the {len(rows)} rows, got "
+                f"{len(by.responses)}"
+            )
+        rows = rows.to(self.prompt_mask.device)
+
+        def put(name: str, left: bool) -> Tensor:
+            old, new = getattr(self, name), getattr(by, name)
+            width = max(old.shape[1], new.shape[1])
+            old, new = (
+                F.pad(x, (width - x.shape[1], 0) if left else (0, width - x.shape[1]))
+                for x in (old, new)
+            )
+            return old.index_copy(0, rows, new.to(old))
+
+        texts = {name: list(getattr(self, name)) for name in ("prompts", "responses")}
+        for place, row in enumerate(rows.tolist()):
+            for name, column in texts.items():
+                column[row] = getattr(by, name)[place]
+        return Rollout(
+            put("prompt_tokens", left=True),
+            put("prompt_mask", left=True),
+            put("response_tokens", left=False),
+            put("response_mask", left=False),
+            prompts=tuple(texts["prompts"]),
+            responses=tuple(texts["responses"]),
+            log_probs=put("log_probs", left=False),
+            finished=self.finished.index_copy(0, rows, by.finished.to(self.finished)),
+        )
 
 
 def check_batch(where: str, batch: object) -> None:

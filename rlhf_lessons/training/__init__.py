@@ -2,6 +2,7 @@
 
 from rlhf_lessons.training.classifier import ClassifierSettings, ClassifierStep, train_classifier
 from rlhf_lessons.training.dpo import DPOSettings, DPOStep, pair_log_probs, train_dpo
+from rlhf_lessons.training.grpo import GRPOSettings, GRPOStep, train_grpo
 from rlhf_lessons.training.people_judge import PeopleJudgeFit, fit_people_judge
 from rlhf_lessons.training.ppo import PPOSettings, PPOStep, train_ppo
 from rlhf_lessons.training.recipes import (
@@ -49,6 +50,8 @@ __all__ = [
     "DPOStep",
     "EmbeddingSettings",
     "EmbeddingStep",
+    "GRPOSettings",
+    "GRPOStep",
     "JudgeRecipe",
     "MonteCarlo",
     "PPOSettings",
@@ -74,6 +77,7 @@ __all__ = [
     "train_dpo",
     "train_dpo_with_trl",
     "train_embedding",
+    "train_grpo",
     "train_ppo",
     "train_q",
     "train_reinforce",

@@ -31,6 +31,7 @@ from torch import Tensor
 from rlhf_lessons import formulas
 from rlhf_lessons.models import LanguagePolicy, TokenBatch
 from rlhf_lessons.models.saved_model import try_saving
+from rlhf_lessons.training.reference import refuse_frozen, refuse_other_tokens
 from rlhf_lessons.training.reward_model import accuracy_of
 from rlhf_lessons.training.run_checkpoint import RunCheckpoint, name_of
 from rlhf_lessons.training.schedule import schedule
@@ -180,21 +181,10 @@ def train_dpo(
     """
     settings = DPOSettings() if settings is None else settings
     weights = [weight for weight in policy.parameters() if weight.requires_grad]
-    if not weights:
-        raise ValueError(
-            "train_dpo: policy must have weights to train, got a frozen one; copy() makes a "
-            "reference, which is never trained"
-        )
+    refuse_frozen("train_dpo", policy)
     try_saving("train_dpo", policy.model, policy.tokenizer)
-    if reference is not None and (
-        reference.tokenizer.get_vocab() != policy.tokenizer.get_vocab()
-        or reference.vocabulary_size != policy.vocabulary_size
-    ):
-        raise ValueError(
-            f"train_dpo: reference must have the tokens of policy, since log-probabilities are "
-            f"compared token by token; got vocabularies of {reference.vocabulary_size} and "
-            f"{policy.vocabulary_size}, or other words"
-        )
+    if reference is not None:
+        refuse_other_tokens("train_dpo", policy, reference)
     trained = Pairs.encode(policy, pairs, "pairs", max_new_tokens)
     if reference_log_probs is not None:
         given = [tuple(getattr(side, "shape", ())) for side in reference_log_probs]

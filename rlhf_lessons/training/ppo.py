@@ -23,19 +23,35 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from rlhf_lessons import formulas
-from rlhf_lessons.models import LanguagePolicy, Rollout, TokenBatch, ValueHead
+from rlhf_lessons.models import LanguagePolicy, TokenBatch, ValueHead
 from rlhf_lessons.models.saved_model import try_saving
+from rlhf_lessons.training.reference import (
+    frozen_beside,
+    refuse_frozen,
+    refuse_other_tokens,
+    refuse_shared_weights,
+)
+from rlhf_lessons.training.rollouts import (
+    Judge,
+    checked_prompts,
+    dealt,
+    in_parts,
+    judged,
+    minibatches,
+    reads_in_full_precision,
+    shaped,
+)
 from rlhf_lessons.training.run_checkpoint import RunCheckpoint, name_of
+from rlhf_lessons.training.schedule import in_a_line
 from rlhf_lessons.training.settings import (
     ABOVE_0,
     FROM_0,
@@ -48,8 +64,6 @@ from rlhf_lessons.training.settings import (
 from rlhf_lessons.training.update import gradient_step, precision, with_memory_advice
 
 __all__ = ["PPOSettings", "PPOStep", "train_ppo"]
-
-Judge = Callable[[Sequence[str], Sequence[str]], Any]
 
 
 @dataclass(frozen=True)
@@ -272,27 +286,12 @@ def train_ppo(
             weights are those before that update.
     """
     settings = PPOSettings() if settings is None else settings
-    prompts = _checked_prompts(prompts)
-    if not any(weight.requires_grad for weight in policy.parameters()):
-        raise ValueError(
-            "train_ppo: policy must have weights to train, got a frozen one; copy() makes a "
-            "reference, which is never trained"
-        )
+    prompts = checked_prompts("train_ppo", prompts)
+    refuse_frozen("train_ppo", policy)
     try_saving("train_ppo", policy.model, policy.tokenizer)
-    if reference is None:
-        reference = policy.copy()
-    shared = {id(weight) for weight in reference.parameters()}
-    if any(weight.requires_grad and id(weight) in shared for weight in policy.parameters()):
-        raise ValueError(
-            "train_ppo: reference must be another model than policy, without the weights that "
-            "policy trains, or it would move along; policy.copy() makes one"
-        )
-    own, other = policy.tokenizer.get_vocab(), reference.tokenizer.get_vocab()
-    if own != other or policy.vocabulary_size != reference.vocabulary_size:
-        raise ValueError(
-            f"train_ppo: reference must have the vocabulary of policy, got {len(own)} tokens of "
-            f"the policy and {len(other)} of the reference, or other words"
-        )
+    reference = policy.copy() if reference is None else reference
+    refuse_shared_weights("train_ppo", policy, reference)
+    refuse_other_tokens("train_ppo", policy, reference)
     value_head = ValueHead(policy) if value_head is None else value_head
     used = _Formulas(
         token_rewards, kl_estimate, advantages, whiten, policy_loss, value_loss, entropy,
@@ -305,7 +304,7 @@ def train_ppo(
     order = torch.Generator().manual_seed(settings.seed)
     sampling = torch.Generator(policy.device).manual_seed(settings.seed)
     # What the reference shares is in its fingerprint; unless there is more, nothing is added.
-    frozen = [w for w in policy.parameters() if not w.requires_grad and id(w) not in shared]
+    frozen = frozen_beside(policy, reference)
     run = RunCheckpoint(
         "train_ppo",
         checkpoint,
@@ -346,8 +345,7 @@ def _cycles(
     s = settings
     weights = optimizer.param_groups[0]["params"]
     shared_body = value_head.policy.model is policy.model
-    read = (*weights, *policy.parameters())  # the frozen ones, too
-    full_precision = not s.bf16 and all(weight.dtype.itemsize >= 4 for weight in read)
+    full_precision = reads_in_full_precision(policy, s.bf16)
 
     def logits_and_values(batch: TokenBatch) -> tuple[Tensor, Tensor]:
         if shared_body:
@@ -373,34 +371,43 @@ def _cycles(
     beta = numbers.get("beta", s.beta)
     for cycle in range(done + 1, s.cycles + 1):
         # Phase I: roll out and judge ---------------------------------------------------------
-        drawn = torch.randperm(len(prompts), generator=order)[: s.batch_size].tolist()
-        asked = [prompts[drawn[i % len(drawn)]] for i in range(s.batch_size)]
+        asked = list(islice(dealt(prompts, order), s.batch_size))
         rollout = policy.sample(asked, s.max_new_tokens, generator=sampling)
-        scores = _judged(judge, rollout, first=cycle == 1).to(rollout.log_probs)
+        scores = judged("train_ppo", judge, rollout, first=cycle == 1).to(rollout.log_probs)
+        if cycle == 1 and bool((scores == scores[0]).all()):
+            raise ValueError(
+                f"train_ppo: judge must tell responses apart, got the score {float(scores[0]):g} "
+                f"for all {len(scores)} of the first cycle"
+            )
         mask = rollout.response_mask
 
         with torch.no_grad(), precision(policy.device, s.bf16):
             size = s.minibatch_size
-            reference_log_probs = _in_parts(rollout, size, reference.log_probs_of)
-            old_values = _in_parts(rollout, size, old_values_of)
+            reference_log_probs = in_parts(rollout, size, reference.log_probs_of)
+            old_values = in_parts(rollout, size, old_values_of)
             old_log_probs = rollout.log_probs
             if not full_precision:  # the sampler rounds in another way than a whole text
-                old_log_probs = _in_parts(rollout, size, old_log_probs_of)
+                old_log_probs = in_parts(rollout, size, old_log_probs_of)
         with torch.no_grad():
             kl = use.kl_estimate(old_log_probs - reference_log_probs)
-            rewards = _shaped("token_rewards", use.token_rewards(scores, kl, mask, beta), mask)
-            advantages = _shaped(
-                "advantages", use.advantages(rewards, old_values, mask, s.gamma, s.lam), mask
+            rewards = shaped(
+                "train_ppo", "token_rewards", use.token_rewards(scores, kl, mask, beta), mask
+            )
+            advantages = shaped(
+                "train_ppo",
+                "advantages",
+                use.advantages(rewards, old_values, mask, s.gamma, s.lam),
+                mask,
             )
             returns = advantages + old_values  # before whitening: values are in units of the score
-            advantages = _shaped("whiten", use.whiten(advantages, mask), mask)
+            advantages = shaped("train_ppo", "whiten", use.whiten(advantages, mask), mask)
 
         # Phase II: update --------------------------------------------------------------------
-        learning_rate = _learning_rate(s, cycle)
+        learning_rate = in_a_line(s.learning_rate, s.final_learning_rate, cycle, s.cycles)
         optimizer.zero_grad()  # what the caller or the judge may have left
         measured = torch.full((6,), math.nan)
         updates, norms = [], []
-        for rows in _minibatches(s, order):
+        for rows in minibatches(s.batch_size, s.minibatch_size, s.epochs, order):
             count = mask[rows].sum()
             measured = torch.zeros(6, dtype=torch.float64, device=mask.device)
             for part in rows.tensor_split(min(s.accumulate, len(rows))):
@@ -413,17 +420,21 @@ def _cycles(
                 with precision(policy.device, s.bf16):
                     logits, values = first_pass.pop() if first_pass else logits_and_values(batch)
                 log_probs = _chosen(logits, batch)
-                policy_losses = _shaped(
-                    "policy_loss", use.policy_loss(log_probs, old, advantage, s.epsilon), counted
+                policy_losses = shaped(
+                    "train_ppo",
+                    "policy_loss",
+                    use.policy_loss(log_probs, old, advantage, s.epsilon),
+                    counted,
                 )
-                value_losses = _shaped(
+                value_losses = shaped(
+                    "train_ppo",
                     "value_loss",
                     use.value_loss(values, old_value, wanted, s.value_epsilon),
                     counted,
                 )
                 # Measured always, but only differentiated where it is part of the loss.
                 with torch.set_grad_enabled(s.entropy_coefficient > 0):
-                    entropies = _shaped("entropy", use.entropy(logits), counted)
+                    entropies = shaped("train_ppo", "entropy", use.entropy(logits), counted)
                 loss = use.total_loss(
                     policy_losses, value_losses, entropies, counted,
                     s.value_coefficient, s.entropy_coefficient,
@@ -498,95 +509,11 @@ def _weights(policy: LanguagePolicy, value_head: ValueHead) -> dict[str, Tensor]
     }
 
 
-def _learning_rate(settings: PPOSettings, cycle: int) -> float:
-    """Move along the line from the first step size to the final one."""
-    first, last = settings.learning_rate, settings.final_learning_rate
-    along = (cycle - 1) / max(1, settings.cycles - 1)
-    return first if last is None else first + along * (last - first)
-
-
-def _minibatches(settings: PPOSettings, order: torch.Generator) -> Iterator[Tensor]:
-    """Give the rows of each update: every response once an epoch, divided up anew."""
-    for _ in range(settings.epochs):
-        rows = torch.randperm(settings.batch_size, generator=order)
-        yield from (part.sort().values for part in rows.split(settings.minibatch_size))
-
-
-def _checked_prompts(prompts: Sequence[str]) -> list[str]:
-    if isinstance(prompts, str) or not all(isinstance(prompt, str) for prompt in prompts):
-        raise TypeError(f"train_ppo: prompts must be a list of str, got {prompts!r:.60}")
-    if len(prompts) == 0:
-        raise ValueError("train_ppo: prompts must hold at least one text, got none")
-    return list(prompts)
-
-
-def _judged(judge: Judge, rollout: Rollout, first: bool) -> Tensor:
-    """Ask the judge, and refuse what nothing can be learned from."""
-    if first and not any(rollout.responses):
-        raise ValueError(
-            "train_ppo: policy must write something, got empty responses to all "
-            f"{len(rollout.responses)} prompts of the first cycle"
-        )
-    if first and not bool(rollout.finished.any()):
-        warnings.warn(
-            f"train_ppo: none of the {len(rollout.responses)} responses of the first cycle ended "
-            f"by itself within max_new_tokens = {rollout.response_mask.shape[1]}; each is judged "
-            f"as it was cut, with its score at the last token",
-            stacklevel=2,
-        )
-    given = judge(rollout.prompts, rollout.responses)
-    try:
-        scores = torch.as_tensor(given).detach().to(torch.float64)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"train_ppo: judge must return numbers, got {type(given).__name__}: {error}"
-        ) from error
-    wanted = (len(rollout.responses),)
-    if scores.shape != wanted:
-        raise ValueError(
-            f"train_ppo: judge must return one score per response, (B,) = {wanted}, got "
-            f"{tuple(scores.shape)}"
-        )
-    if not bool(scores.isfinite().all()):
-        row = int((~scores.isfinite()).nonzero()[0])
-        raise ValueError(
-            f"train_ppo: judge must return finite scores, got {float(scores[row])} for response "
-            f"{row}, {rollout.responses[row]!r}"
-        )
-    if first and bool((scores == scores[0]).all()):
-        raise ValueError(
-            f"train_ppo: judge must tell responses apart, got the score {float(scores[0]):g} for "
-            f"all {len(scores)} of the first cycle"
-        )
-    return scores
-
-
 def _chosen(logits: Tensor, batch: TokenBatch) -> Tensor:
     """log π of the response tokens, (B, T), 0 at padding."""
     tokens = batch.response_tokens.masked_fill(~batch.response_mask, 0)
     chosen = -F.cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="none")
     return chosen.view(tokens.shape).masked_fill(~batch.response_mask, 0)
-
-
-def _in_parts(batch: TokenBatch, size: int, measure: Callable[[TokenBatch], Tensor]) -> Tensor:
-    """Measure something of each token, (B, T), ``size`` responses at a time; 0 at padding."""
-    result = torch.zeros(batch.response_mask.shape, device=batch.response_mask.device)
-    for rows in torch.arange(len(result)).split(size):
-        part = batch.take(rows)
-        numbers = measure(part).masked_fill(~part.response_mask, 0)
-        result = result.to(numbers.dtype)
-        result[rows, : numbers.shape[1]] = numbers
-    return result
-
-
-def _shaped(name: str, result: Tensor, mask: Tensor) -> Tensor:
-    if not isinstance(result, Tensor) or result.shape != mask.shape:
-        got = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
-        raise ValueError(
-            f"train_ppo: {name} must give one value per token, (B, T) = {tuple(mask.shape)}, "
-            f"got {got}"
-        )
-    return result
 
 
 def _explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:

@@ -25,6 +25,7 @@ from torch import Tensor
 from rlhf_lessons import formulas
 from rlhf_lessons.models import LanguagePolicy, TokenBatch
 from rlhf_lessons.models.saved_model import try_saving
+from rlhf_lessons.training.reference import refuse_frozen
 from rlhf_lessons.training.run_checkpoint import RunCheckpoint, name_of
 from rlhf_lessons.training.schedule import schedule
 from rlhf_lessons.training.settings import SUPERVISED, check_settings
@@ -262,11 +263,7 @@ def _train(
         held_out = _encoded(where, policy, validation, "validation")
     named = dict(policy.model.named_parameters())
     weights = {name: weight for name, weight in named.items() if weight.requires_grad}
-    if not weights:
-        raise ValueError(
-            f"{where}: policy must have weights to train, got a frozen one; copy() makes a "
-            f"reference, which is never trained"
-        )
+    refuse_frozen(where, policy)
     try_saving(where, policy.model, policy.tokenizer)
     optimizer = torch.optim.AdamW(
         [

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 
@@ -14,6 +15,7 @@ from rlhf_lessons.formulas import (
     grpo_advantages,
     mean_of_responses,
     mean_over_length,
+    pass_at_k,
     reinforce_loss,
     rloo_advantages,
 )
@@ -206,3 +208,46 @@ def test_wrong_inputs_are_refused(advantages):
 def test_an_epsilon_that_is_not_positive_is_refused(epsilon):
     with pytest.raises(ValueError, match="grpo_advantages: epsilon must be above 0"):
         grpo_advantages(torch.zeros(1, 2), epsilon)
+
+
+# --- pass@k ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 8])
+def test_pass_at_k_is_the_share_of_choices_that_hold_a_right_one(n):
+    marks = torch.tensor([[i < right for i in range(n)] for right in range(n + 1)])
+    for k in range(1, n + 1):
+        choices = list(itertools.combinations(range(n), k))
+        shares = [sum(bool(row[list(c)].any()) for c in choices) / len(choices) for row in marks]
+        got = pass_at_k(marks, k)
+        assert got.dtype == torch.float64
+        assert got.tolist() == pytest.approx(shares, abs=1e-12)
+    assert pass_at_k(marks, 1).tolist() == pytest.approx([c / n for c in range(n + 1)])
+
+
+@pytest.mark.parametrize("k", [1, 2, 4])
+def test_pass_at_k_is_unbiased(k):
+    """The mean over all outcomes of n tries is 1 − (1 − p)^k; the plain estimate's is not."""
+    n, p = 5, 0.3
+    mean = plain = 0.0
+    for outcome in itertools.product([False, True], repeat=n):
+        right = sum(outcome)
+        weight = p**right * (1 - p) ** (n - right)
+        mean += weight * float(pass_at_k(torch.tensor([outcome]), k))
+        plain += weight * (1 - (1 - right / n) ** k)
+    assert mean == pytest.approx(1 - 0.7**k, abs=1e-12)
+    assert k == 1 or plain < 1 - 0.7**k - 0.01
+
+
+def test_pass_at_k_of_many_tries_and_bad_input():
+    marks = torch.zeros(1, 2000, dtype=torch.bool)
+    marks[0, :3] = True
+    exact = 1 - math.comb(1997, 900) / math.comb(2000, 900)
+    assert float(pass_at_k(marks, 900)) == pytest.approx(exact, rel=1e-12)
+    with pytest.raises(TypeError, match="correct must be boolean, got torch.float32"):
+        pass_at_k(marks.float(), 1)
+    with pytest.raises(ValueError, match=r"shape \(P, n\), got \(2000,\)"):
+        pass_at_k(marks[0], 1)
+    for k in (0, 2001, 1.0, True):
+        with pytest.raises(ValueError, match="k must be a whole number from 1 to n = 2000"):
+            pass_at_k(marks, k)

@@ -148,6 +148,20 @@ def test_clip_fraction_counts_only_what_counts():
         clip_fraction(rho, rho, advantages, mask.long(), EPSILON)
 
 
+@given(seed=st.integers(0, 999), low=st.floats(0.05, 0.5), high=st.floats(0.05, 0.9))
+def test_clip_fraction_with_two_ranges_counts_the_gradients_that_dapo_clips(seed, low, high):
+    log_probs, old, advantages = draw(3, 4, seed=seed), draw(3, 4, seed=seed + 1), draw(3, 4)
+    mask = draw(3, 4, seed=seed + 2) > -0.5
+    mask[0, 0] = True
+    slope = autograd(lambda x: dapo_policy_loss(x, old, advantages, low, high), log_probs)
+    got = clip_fraction(log_probs, old, advantages, mask, low, high)
+    assert got.item() == pytest.approx(float((slope == 0)[mask].double().mean()))
+    one_range = clip_fraction(log_probs, old, advantages, mask, low)
+    assert torch.equal(one_range, clip_fraction(log_probs, old, advantages, mask, low, low))
+    with pytest.raises(ValueError, match="clip_fraction: epsilon_high must be above 0"):
+        clip_fraction(log_probs, old, advantages, mask, low, 0.0)
+
+
 @pytest.mark.parametrize("epsilon", [0, -0.2, math.nan])
 def test_a_clip_range_that_is_not_positive_is_refused(epsilon):
     with pytest.raises(ValueError, match="ppo_policy_loss: epsilon must be above 0"):

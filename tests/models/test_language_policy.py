@@ -813,3 +813,31 @@ def test_encoder_decoders_are_refused_with_the_reason(words):
     )
     with pytest.raises(ValueError, match="got T5ForConditionalGeneration, an encoder-decoder"):
         LanguagePolicy(T5ForConditionalGeneration(config), words.tokenizer)
+
+
+@pytest.mark.parametrize("longer", [False, True])
+def test_rows_of_a_rollout_are_replaced_with_all_that_belongs_to_them(words, longer):
+    sizes = [(["the film", "was", "good film ."], 3), (["the film was good . bad", "bad"], 7)]
+    (prompts, most), (other_prompts, other_most) = sizes if longer else sizes[::-1]
+    rollout = words.sample(prompts, most, generator=seeded(0))
+    by = words.sample(other_prompts[:2], other_most, generator=seeded(1))
+    rows = torch.tensor([1, 0])
+    mixed = rollout.replaced(rows, by)
+    sources = [(by, 1), (by, 0), (rollout, 2)][: len(prompts)]
+    read = words.log_probs_of(mixed)
+    for row, (source, place) in enumerate(sources):
+        assert mixed.prompts[row] == source.prompts[place]
+        assert mixed.responses[row] == source.responses[place]
+        assert mixed.finished[row] == source.finished[place]
+        for side in ("prompt", "response"):
+            tokens, mask = f"{side}_tokens", f"{side}_mask"
+            assert torch.equal(
+                getattr(mixed, tokens)[row][getattr(mixed, mask)[row]],
+                getattr(source, tokens)[place][getattr(source, mask)[place]],
+            )
+        kept = mixed.response_mask[row]
+        sampled = source.log_probs[place][source.response_mask[place]]
+        assert torch.equal(mixed.log_probs[row][kept], sampled)
+        torch.testing.assert_close(read[row][kept], sampled, atol=1e-5, rtol=1e-5)
+    with pytest.raises(ValueError, match="by must hold one row for each of the 1 rows, got 2"):
+        rollout.replaced(rows[:1], by)
