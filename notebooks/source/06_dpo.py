@@ -34,6 +34,7 @@ from rlhf_lessons.evaluation import (
     fit_power_law,
     frontier_point,
     load_frontier,
+    load_real_frontier,
 )
 from rlhf_lessons.models import ResponseTree, load_policy
 from rlhf_lessons.training import DPOSettings, SupervisedSettings, train_dpo, train_sft
@@ -1609,6 +1610,96 @@ assert kls["IPO", 0.3][2] > 10 * kls["IPO", 3.0][2]
 # So β bounds DPO's KL only as far as the labels' own noise does. In section 10 the labels *were* noisy, and
 # training short.
 #
+# ## 13 · A real model, and what people said
+#
+# Up to here the model was small, the world invented and the reward known exactly. Does the picture hold
+# where none of that is so? SmolLM2, 135 million weights, pretrained on the web and fine-tuned on snippets of
+# real film reviews, continues the first 2 to 8 tokens of snippets that it never saw. Its reward is a **judge
+# of people**: a linear map from the middle of the same model, fitted to people's mean ratings from −4 to 4
+# (correlation with them on held-out snippets: 0.86). **VADER**, a list of words with rules, scores the same
+# texts, and nobody optimises it: where the judge rises and VADER falls, the judge is being fooled.
+#
+# A run takes some five minutes on two cores, so they come with the course as data; each record names its
+# command. To fetch model and ratings and make your own: `python -m rlhf_lessons real get`, then
+# `python -m rlhf_lessons run sentiment --data snippets --method dpo --beta 0.1`.
+
+# %% kind="setup"
+real = load_real_frontier()
+ends = {}  # what each method reached: (name, what was measured)
+for item in real:
+    best_of = item.settings.method == "bon"
+    for point in item.points if best_of else item.points[-1:]:
+        name = f"best of {point['step']}" if best_of else item.name
+        ends.setdefault(item.settings.method, []).append((name, point))
+fine_tuned = next(item for item in real if item.settings.method == "dpo").points[0]
+
+# %%
+print(real[0].command, "\n")
+print(f"{'':<14} {'judge':>14} {'KL':>6} {'VADER':>7} {'untouched':>10} {'distinct':>9}")
+for name, point in [("fine-tuned", fine_tuned), *(row for rows in ends.values() for row in rows)]:
+    line = f"{name:<14} {point['reward']:>+7.2f} ± {point['reward_error']:.2f} {point['kl']:>6.2f}"
+    line += f" {point['vader']:>+7.2f}"
+    if "distinct" in point:
+        line += f" {point['untouched_loss']:>10.2f} {point['distinct']:>9.0%}"
+    print(line)
+
+# %% [markdown]
+# *Untouched* is the loss of the responses under SmolLM2 as it was published, in nats per token: it rises
+# when texts stop being language. *Distinct* is the share of different responses.
+#
+# *Predict, then run:* which method is ahead at equal KL? Does VADER follow the judge?
+
+# %% figure="06_real_frontier"
+figure, panels = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
+SEEN = {"reward": "judge of people (rating points)", "vader": "VADER, which nobody optimised"}
+for axes, (measure, label) in zip(panels, SEEN.items(), strict=True):
+    for index, (method, rows) in enumerate(ends.items()):
+        points = sorted((point for _, point in rows), key=lambda point: point["kl"])
+        axes.errorbar(
+            [point["kl"] for point in points],
+            [point[measure] for point in points],
+            yerr=[1.96 * point.get(f"{measure}_error", 0.0) for point in points],
+            fmt="osD"[index] + "-",
+            color=f"C{index}",
+            label={"bon": "best of n"}.get(method, method.upper()),
+        )
+    axes.axhline(fine_tuned[measure], color="#6b7280", linestyle="--", linewidth=1)
+    axes.set(xlabel="KL(π ‖ π_ref) in nats per response", ylabel=label)
+panels[0].legend(loc="upper left")
+panels[0].set_title("A real model, a judge fitted to people", loc="left")
+panels[1].set_title("dashed: before", loc="right", fontsize="medium")
+plt.show()
+
+# %% [markdown]
+# **Claims:** a smaller β goes further and earns more; responses stay different; VADER goes up with the judge, so
+# that within this distance the judge is *not* fooled; and best-of-n is ahead at equal KL.
+
+# %%
+by_beta = sorted(ends["dpo"], key=lambda row: row[1]["kl"])
+for (name, point), (_, earlier) in zip(by_beta[1:], by_beta, strict=False):
+    print(
+        f"{name}: judge {point['reward'] - earlier['reward']:+.2f}, "
+        f"VADER {point['vader'] - earlier['vader']:+.2f}, "
+        f"KL {point['kl'] - earlier['kl']:+.2f} from the one before"
+    )
+first, last = by_beta[0][1], by_beta[-1][1]
+assert last["reward"] - first["reward"] > 3 * math.hypot(
+    last["reward_error"], first["reward_error"]
+)
+assert all(point["vader"] > fine_tuned["vader"] for _, point in by_beta)
+assert all(point["distinct"] > 0.95 for _, point in by_beta)
+_, best = ends["bon"][-1]
+there = np.interp(best["kl"], *([point[key] for _, point in by_beta] for key in ("kl", "reward")))
+print(f"at {best['kl']:.2f} nats: best of {best['step']} {best['reward']:+.2f}, DPO {there:+.2f}")
+assert best["reward"] - there > 2 * math.hypot(best["reward_error"], last["reward_error"])
+run = next(item for item in real if item.settings.method == "dpo" and item.settings.beta == 0.1)
+for (prompt, old, before_it), (_, new, after_it) in zip(run.texts_before, run.texts, strict=True):
+    print(f"\n{prompt}\n  before {before_it:+.2f} {old}\n  after  {after_it:+.2f} {new}")
+
+# %% [markdown]
+# All texts of the record stand there, good and bad. The model didn't become clever: it learned to praise.
+# Best-of-n asks the judge about every candidate; DPO has seen 894 of its comparisons, once each.
+#
 # ## What was shown
 #
 # | claim | where | measured by |
@@ -1623,12 +1714,13 @@ assert kls["IPO", 0.3][2] > 10 * kls["IPO", 3.0][2]
 # | shared first words are invisible to DPO | 11 | probability of the word |
 # | chosen log-probs fall too | 11 | stored runs |
 # | when labels never err, IPO comes to rest and DPO does not | 12 | exact KL, 1,600 steps |
+# | the frontier of a real model, and a judge that is not fooled yet | 13 | stored runs, VADER |
 #
 # **In the package.** `rlhf_lessons.formulas`: `optimal_policy`, `log_partition`, `implied_reward`,
 # `canonical_reward`, `implicit_reward`, `dpo_loss`, `dpo_gradient_weight`, `label_smoothed_dpo_loss`,
 # `ipo_loss`, `hinge_preference_loss`, `exponential_preference_loss`, `unlikelihood_loss`,
 # `shared_prefix_length`. `rlhf_lessons.training`: `train_dpo`. `rlhf_lessons.evaluation`:
-# `frontier_point`, `run_frontier`, `load_frontier`, `fit_power_law`, `win_rate`. On the command line:
+# `frontier_point`, `run_frontier`, `load_frontier`, `load_real_frontier`, `fit_power_law`, `win_rate`. On the command line:
 # `python -m rlhf_lessons frontier`.
 #
 # **Further reading.**

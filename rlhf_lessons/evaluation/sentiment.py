@@ -128,9 +128,9 @@ SENTIMENT_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         },
         "sft": {"steps": 60, "batch_size": 24, "learning_rate": 1e-3},
         "rm": {"steps": 60, "batch_size": 16, "learning_rate": 1e-5},
-        "dpo": {"steps": 60, "batch_size": 16, "learning_rate": 1e-3},
-        "ppo": {"steps": 8, "batch_size": 64, "learning_rate": 1e-3},
-        "bon": {"samples": 32, "n": 16},
+        "dpo": {"steps": 60, "batch_size": 16, "learning_rate": 6e-4},
+        "ppo": {"steps": 8, "batch_size": 64, "learning_rate": 6e-4},
+        "bon": {"samples": 64, "n": 16},
     },
     "texts": {
         "run": {
@@ -742,10 +742,18 @@ class _Experiment:
 
     @cached_property
     def reference_log_probs(self) -> tuple[torch.Tensor, torch.Tensor]:
-        s = self.settings
-        return pair_log_probs(
-            self.reference, self.pairs, max_new_tokens=s.max_new_tokens, bf16=s.bf16
-        )
+        s, found = self.settings, []
+        with self.bar("reference", len(self.pairs), "pair") as bar:
+            for first in range(0, len(self.pairs), 64):
+                part = self.pairs[first : first + 64]
+                found.append(
+                    pair_log_probs(
+                        self.reference, part, max_new_tokens=s.max_new_tokens, bf16=s.bf16
+                    )
+                )
+                bar.update(len(part))
+        chosen, rejected = zip(*found, strict=True)
+        return torch.cat(chosen), torch.cat(rejected)
 
     @cached_property
     def held_out_pairs(self) -> list[Preference]:

@@ -48,14 +48,22 @@ def test_what_is_no_run_is_named(tmp_path):
 
 def test_the_stored_runs_are_those_of_one_experiment():
     runs = load_real_frontier()
-    seeds = {run.settings.seed for run in runs}
-    assert len(seeds) >= 2
-    for seed in seeds:
+    for seed in {run.settings.seed for run in runs}:
         own = [run for run in runs if run.settings.seed == seed]
-        count = {m: sum(run.settings.method == m for run in own) for m in ("bon", "dpo", "ppo")}
-        assert count == {"bon": 1, "dpo": 5, "ppo": 3}
-        # All begin with one policy, measured once.
-        assert len({run.points[0]["reward"] for run in own if run.settings.method != "bon"}) == 1
+        betas = {
+            m: {r.settings.beta for r in own if r.settings.method == m} for m in ("dpo", "ppo")
+        }
+        assert len(betas["dpo"]) >= 4 and max(betas["dpo"]) / min(betas["dpo"]) >= 30
+        assert any(run.settings.method == "bon" for run in own)
+        # Those of one method learn at one pace from one start; only β differs.
+        for method in ("dpo", "ppo"):
+            same = [run for run in own if run.settings.method == method]
+            starts = [run.points[0] for run in same]
+            assert all(start == starts[0] and start["kl"] == 0 for start in starts)
+            steps = [
+                (r.settings.steps, r.settings.learning_rate, r.settings.batch_size) for r in same
+            ]
+            assert len(set(steps)) == 1
     for run in runs:
         s = run.settings
         assert (s.data, s.policy, s.judge) == ("snippets", "smollm2-snippets", "people")
