@@ -63,7 +63,7 @@ def test_the_stored_runs_are_those_of_one_experiment():
             steps = [
                 (r.settings.steps, r.settings.learning_rate, r.settings.batch_size) for r in same
             ]
-            assert len(set(steps)) == 1
+            assert len(set(steps)) <= 1
     for run in runs:
         s = run.settings
         assert (s.data, s.policy, s.judge) == ("snippets", "smollm2-snippets", "people")
