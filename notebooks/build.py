@@ -36,6 +36,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from rlhf_lessons.classroom.exercises import CHECK_MIME, find_exercise
+from rlhf_lessons.real_parts import CACHE_VARIABLE
 from rlhf_lessons.whole_files import replacing
 
 KEY = "rlhf_lessons"  # our entry in the metadata of cells and notebooks
@@ -309,9 +310,11 @@ def execute(
             on_cell_executed=lambda cell, cell_index, execute_reply: show(cell_index + 1),
         )
         try:
-            # A fixed hash seed: sets then print in the same order in every run.
+            # A fixed hash seed: sets then print in the same order in every run. No real parts: the
+            # outputs are then those of a machine that has none, and hold no text of theirs.
             # The kernel's own log says nothing about the lesson.
-            client.execute(env={**os.environ, "PYTHONHASHSEED": "0"}, stderr=subprocess.DEVNULL)
+            own = {"PYTHONHASHSEED": "0", CACHE_VARIABLE: str(Path(folder) / "no-parts")}
+            client.execute(env={**os.environ, **own}, stderr=subprocess.DEVNULL)
         except CellExecutionError as error:
             raise RuntimeError(f"{name}: {_plain(str(error)).strip()}") from None
         except (CellTimeoutError, DeadKernelError) as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import small_course
-from nbformat.v4 import new_output
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 from small_course import SOURCE, build
 
 NAME = "91_small"
@@ -74,6 +74,13 @@ def test_outputs_hold_nothing_of_the_machine_or_of_a_live_kernel(built):
     for trace in ("widget-view", "stderr", "a warning", str(small_course.ROOT), "0x7", "ipykernel"):
         assert trace not in text
     assert set(read(path).metadata) == {"kernelspec", "language_info", "rlhf_lessons"}
+
+
+def test_a_lesson_is_built_as_if_the_real_parts_were_not_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("RLHF_LESSONS_CACHE", str(tmp_path))  # here they would be
+    look = "from rlhf_lessons.real_parts import cache_folder\nprint(cache_folder().exists())"
+    notebook = new_notebook(cells=[new_code_cell(look)])
+    assert build.execute(notebook, "one").cells[0].outputs[0].text == "False\n"
 
 
 def test_a_marked_figure_is_written(built):

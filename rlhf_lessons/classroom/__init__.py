@@ -16,6 +16,7 @@ from rlhf_lessons.classroom.glossary import glossary
 from rlhf_lessons.classroom.labelling import (
     label_pairs_by_hand,
     rank_by_hand,
+    rate_by_hand,
     what_it_learned,
 )
 from rlhf_lessons.classroom.plots import board_map, curve, label_ends
@@ -43,6 +44,7 @@ __all__ = [
     "label_pairs_by_hand",
     "play",
     "rank_by_hand",
+    "rate_by_hand",
     "require",
     "use_style",
     "watch",

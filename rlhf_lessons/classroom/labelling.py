@@ -1,8 +1,9 @@
-"""Ask a person: which of two responses is better, or in what order are several?
+"""Ask a person: which of two responses is better, in what order are several, how good is one?
 
-Used by lesson 3. Each answer is on disk before the next question is shown, as a preference record
-(see ``worlds.preferences``), so closing the tab loses nothing; opening the task again goes on where
-it stopped. Keys answer as well as the mouse.
+Used by lesson 3. Each preference is on disk before the next question is shown (see
+``worlds.preferences``), so closing the tab loses nothing; opening the task again goes on where it
+stopped. Keys answer as well as the mouse. Ratings of real snippets are kept nowhere, and neither
+are the snippets: they are shown by a living kernel alone.
 
 Ties name no chosen response. They are kept in a file beside the preferences, with ``.ties`` in its
 name, so that the preference file stays readable for ``datasets`` and TRL.
@@ -104,8 +105,7 @@ def same_pair(prompt: str, first: str, second: str) -> tuple[str, frozenset[str]
 class _Task:
     """What both tasks share: the page, the keys, the progress."""
 
-    def __init__(self, path: str | os.PathLike, caption: str, keys: dict[str, str], hint: str):
-        self.path = Path(path)
+    def __init__(self, caption: str, keys: dict[str, str], hint: str):
         self._caption = caption
         self._prompt = ipywidgets.HTML()
         self._status = ipywidgets.HTML()
@@ -158,7 +158,7 @@ class _Task:
             f"&ensp;{done} of {total}&ensp;·&ensp;{html.escape(text)}</p>"
         )
 
-    def _draw(self) -> bytes:
+    def _draw(self) -> bytes | None:
         prompt, cards = self._shown()
         figure = style.new_figure(_SIZE)
         with style.drawing():
@@ -223,7 +223,8 @@ class PairLabels(_Task):
             "u": "undo",
             "Backspace": "undo",
         }
-        super().__init__(path, caption, keys, "← left is better, → right is better, T tie, U undo")
+        super().__init__(caption, keys, "← left is better, → right is better, T tie, U undo")
+        self.path = Path(path)
         self._pairs = pairs
         known = {same_pair(*pair): index for index, pair in enumerate(pairs)}
         self._history: list[tuple[int, str]] = []
@@ -353,11 +354,9 @@ class RankLabels(_Task):
         keys = {str(i + 1): str(i + 1) for i in range(self._count)}
         keys |= {"u": "undo", "Backspace": "undo"}
         super().__init__(
-            path,
-            caption,
-            keys,
-            f"press the numbers 1 to {self._count}, best response first; U undo",
+            caption, keys, f"press the numbers 1 to {self._count}, best response first; U undo"
         )
+        self.path = Path(path)
         self._groups = groups
         self._picked: list[int] = []
         wins = set(open_labels(self.path, vocabulary, keep_good))
@@ -477,6 +476,148 @@ class RankLabels(_Task):
         self._say(" · ".join(text for text in (asked, saved) if text))
 
 
+class RateTexts(_Task):
+    """A task of rating texts from −4 to 4; see ``rate_by_hand``.
+
+    Attributes:
+        widget: the live widget, for those who want to place it themselves.
+        ratings: what was given so far, in the order of the texts.
+    """
+
+    def __init__(self, texts, people, judge, caption):
+        keys = {str(i + 1): f"rating-{i}" for i in range(9)} | {"u": "undo", "Backspace": "undo"}
+        hint = "press 1 (−4, very negative) to 9 (+4, very positive), 5 is neutral; U undo"
+        super().__init__(caption, keys, hint)
+        self._texts, self._people, self._judge = texts, people, judge
+        self.ratings: list[int] = []
+        self._card = ipywidgets.HTML(layout={"width": "100%"})
+        buttons = [
+            self._button(f"rating-{i}", _signed(i - 4), f"key: {i + 1}", "54px") for i in range(9)
+        ]
+        buttons.append(self._button("undo", "undo (U)", "key: U or Backspace", "100px"))
+        self._page([self._card, ipywidgets.HBox(buttons, layout={"flex_flow": "row wrap"})])
+
+    @property
+    def done(self) -> int:
+        """How many texts are rated."""
+        return len(self.ratings)
+
+    @property
+    def total(self) -> int:
+        """How many texts there are."""
+        return len(self._texts)
+
+    @property
+    def position(self) -> int | None:
+        """The text that is shown, None when all are rated."""
+        return self.done if self.done < self.total else None
+
+    def rate(self, rating: int) -> None:
+        """Rate the text that is shown.
+
+        Args:
+            rating: a whole number from −4 (very negative) to 4 (very positive).
+
+        Raises:
+            ValueError: another number, or no text is left.
+        """
+        if rating not in range(-4, 5):
+            raise ValueError(f"rate: rating must be a whole number from -4 to 4, got {rating!r}")
+        if self.position is None:
+            raise ValueError(f"rate: all {self.total} texts are rated")
+        self.ratings.append(int(rating))
+        self._render()
+
+    def undo(self) -> None:
+        """Take the last rating back; nothing happens when there is none."""
+        if self.ratings:
+            self.ratings.pop()
+        self._render()
+
+    def comparison(self) -> dict[str, tuple[float, float]]:
+        """Compare what was rated so far, every two of you, people and the judge.
+
+        Returns:
+            For each two their correlation, NaN where one has given a single number, and the mean
+            distance in rating points.
+
+        Raises:
+            ValueError: fewer than 2 texts are rated.
+        """
+        if self.done < 2:
+            raise ValueError(f"comparison: at least 2 texts must be rated, got {self.done}")
+        given = {
+            "you and people": (self.ratings, self._people[: self.done]),
+            "you and the judge": (self.ratings, self._judge[: self.done]),
+            "the judge and people": (self._judge[: self.done], self._people[: self.done]),
+        }
+        found = {}
+        for name, (one, other) in given.items():
+            x, y = np.asarray(one, np.float64), np.asarray(other, np.float64)
+            alike = float(np.corrcoef(x, y)[0, 1]) if x.std() > 0 and y.std() > 0 else np.nan
+            found[name] = alike, float(np.abs(x - y).mean())
+        return found
+
+    def _answer(self, name: str) -> None:
+        if name == "undo":
+            self.undo()
+        elif self.position is not None:
+            self.rate(int(name.removeprefix("rating-")) - 4)
+
+    def _render(self) -> None:
+        for name, button in self._buttons.items():
+            button.disabled = not self.ratings if name == "undo" else self.position is None
+        if self.position is None:
+            self._prompt.value = ""
+            self._card.value = self._outcome()
+            self._say("kept nowhere: run the cell again to start anew")
+        else:
+            self._prompt.value = (
+                '<p style="margin:2px 6px;color:var(--jp-ui-font-color1,#1a1a1c)">How does this '
+                "reviewer like the film?</p>"
+            )
+            self._card.value = card_html(f"{self.done + 1}", self._texts[self.position])
+            self._say("from −4, very negative, to +4, very positive")
+
+    def _outcome(self) -> str:
+        """Say as HTML how alike the ratings are, and show them beside each text."""
+        rows = []
+        for name, (alike, distance) in self.comparison().items() if self.done > 1 else ():
+            told = "none, one of them is always the same" if np.isnan(alike) else f"{alike:+.2f}"
+            rows.append(f"<b>{name}</b>: correlation {told}, mean distance {distance:.2f}")
+        given = zip(
+            self._texts, map(_signed, self.ratings), map(_signed, self._people),
+            map(_signed, self._judge), strict=True,
+        )  # fmt: skip
+        cells = [
+            "".join(f'<td style="text-align:right;padding:1px 8px">{value}</td>' for value in v)
+            + f'<td style="text-align:left">{html.escape(text)}</td>'
+            for text, *v in given
+        ]
+        head = "".join(
+            f'<th scope="col">{name}</th>' for name in ("you", "people", "judge", "text")
+        )
+        return (
+            '<div style="line-height:1.45;white-space:normal;'
+            'color:var(--jp-ui-font-color1,#1a1a1c)">'
+            f"<p>{'<br>'.join(rows)}</p><table><tr>{head}</tr>"
+            f"{''.join(f'<tr>{row}</tr>' for row in cells)}</table></div>"
+        )
+
+    def _draw(self) -> None:
+        """Draw nothing: a picture would put a text into the notebook's file."""
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        words = f"{self.total} texts to rate from −4 to 4, which a living kernel shows"
+        return display_bundle(self.widget, None, words)
+
+
+def _signed(number: float) -> str:
+    """Write a rating: a whole one without decimals, others with one, and never "−0"."""
+    text = f"{number:+d}" if isinstance(number, int) else f"{round(number, 1) + 0.0:+.1f}"
+    return "0" if text == "+0" else text.replace("-", "\N{MINUS SIGN}")
+
+
 def replace_records(
     path: Path, questions: Iterable[tuple[str, frozenset[str]]], records: Sequence[Preference]
 ) -> None:
@@ -582,6 +723,38 @@ def rank_by_hand(
         if len(set(own)) != len(own):
             raise ValueError(f"rank_by_hand: responses must all differ, got a repeat in {index}")
     return RankLabels(groups, path, caption, vocabulary, keep_good)
+
+
+def rate_by_hand(
+    texts: Sequence[str],
+    people: Sequence[float],
+    judge: Sequence[float],
+    *,
+    caption: str = "",
+) -> RateTexts:
+    """Ask how positive each text is, and compare at the end; leave it on a cell's last line.
+
+    Keys: 1 to 9 rate from −4 to 4, U or Backspace takes the last rating back. Nothing is kept, and
+    no text gets into the notebook's file.
+
+    Args:
+        texts: (B,) texts, shown one by one.
+        people: (B,) people's mean ratings, shown when all are rated.
+        judge: (B,) a judge's scores on the same scale, shown likewise.
+        caption: what to look for, shown below.
+
+    Returns:
+        The task: the widget, ``ratings``, ``rate``, ``undo`` and ``comparison``.
+
+    Raises:
+        ValueError: the lists are not equally long, or empty.
+    """
+    if not len(texts) == len(people) == len(judge) or not len(texts):
+        raise ValueError(
+            "rate_by_hand: texts, people and judge must be equally many, at least 1, got "
+            f"{len(texts)}, {len(people)} and {len(judge)}"
+        )
+    return RateTexts(list(texts), list(map(float, people)), list(map(float, judge)), caption)
 
 
 def what_it_learned(

@@ -57,6 +57,7 @@ from rlhf_lessons.evaluation.people_agreement import (
     PeopleAgreement,
     agreement_with_people,
     load_people_agreement,
+    load_people_scores,
     measure_people_agreement,
 )
 from rlhf_lessons.evaluation.play import (
@@ -76,6 +77,16 @@ from rlhf_lessons.evaluation.preferences import (
     preference_features,
 )
 from rlhf_lessons.evaluation.real_frontier import REAL_FRONTIER_FOLDER, load_real_frontier
+from rlhf_lessons.evaluation.real_model import (
+    REAL_SENTENCE,
+    RatedSnippets,
+    WordSurprises,
+    draw_rated_snippets,
+    measure_real_words,
+    missing_real_parts,
+    real_word_surprises,
+    word_surprises,
+)
 from rlhf_lessons.evaluation.sentiment import (
     SentimentRun,
     SentimentSettings,
@@ -94,6 +105,7 @@ from rlhf_lessons.evaluation.trust_region import (
 __all__ = [
     "FRONTIER_METHODS",
     "REAL_FRONTIER_FOLDER",
+    "REAL_SENTENCE",
     "AssuredRater",
     "BestOfN",
     "BestOfNCurve",
@@ -113,12 +125,14 @@ __all__ = [
     "PPOSweepRun",
     "PeopleAgreement",
     "PowerLaw",
+    "RatedSnippets",
     "Rates",
     "ReferenceJudge",
     "SentimentRun",
     "SentimentSettings",
     "SurrogateBound",
     "WinRate",
+    "WordSurprises",
     "agreement",
     "agreement_with_people",
     "anchored_dpo_loss",
@@ -130,6 +144,7 @@ __all__ = [
     "compare_sentiment",
     "count_facts",
     "coverage",
+    "draw_rated_snippets",
     "estimate_mean",
     "estimate_nll",
     "estimate_share",
@@ -141,11 +156,14 @@ __all__ = [
     "load_factuality_sweep",
     "load_frontier",
     "load_people_agreement",
+    "load_people_scores",
     "load_ppo_sweep",
     "load_real_frontier",
     "mean_distance",
     "measure_people_agreement",
+    "measure_real_words",
     "measured_best_of_n_kl",
+    "missing_real_parts",
     "order_agreement",
     "pairs_by_margin",
     "pairs_from_scores",
@@ -154,6 +172,7 @@ __all__ = [
     "preference_calibration",
     "preference_features",
     "profile_direction",
+    "real_word_surprises",
     "run_frontier",
     "run_ppo_sweep",
     "run_sentiment",
@@ -167,4 +186,5 @@ __all__ = [
     "surrogate_objective",
     "take_turns",
     "win_rate",
+    "word_surprises",
 ]

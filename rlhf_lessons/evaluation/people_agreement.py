@@ -26,6 +26,7 @@ __all__ = [
     "PeopleAgreement",
     "agreement_with_people",
     "load_people_agreement",
+    "load_people_scores",
     "measure_people_agreement",
 ]
 
@@ -148,6 +149,31 @@ def load_people_agreement(
             for name, scores in run["scores"].items()
         }
         return found, made_by["settings"]["left_out_correlation"]
+
+    (found,) = read_runs(folder or FOLDER, make, COMMAND)
+    return found
+
+
+def load_people_scores(
+    folder: Path | None = None,
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Read what people and judges said of each held-out snippet.
+
+    Args:
+        folder: where the file is; None takes the one beside this module.
+
+    Returns:
+        (B,) people's mean ratings, and of each judge, by its name, its (B,) scores: all in the
+        order of the second list of ``load_snippets``.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no such file.
+    """
+
+    def make(run: dict[str, Any], _: dict[str, Any]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        scores = {name: np.array(given, np.float64) for name, given in run["scores"].items()}
+        return np.array(run["ratings"], np.float64), scores
 
     (found,) = read_runs(folder or FOLDER, make, COMMAND)
     return found

@@ -5,6 +5,7 @@
     python -m rlhf_lessons real verify          compare every file with its recorded SHA-256
     python -m rlhf_lessons real remove          delete the parts
     python -m rlhf_lessons real judge           how far the judge of people agrees with people
+    python -m rlhf_lessons real words           how much each word of a sentence surprises the model
 
 What the parts are is said once, in ``rlhf_lessons.real_parts``; here is what a model becomes. The
 environment variable RLHF_LESSONS_CACHE names another folder than the platform's cache.
@@ -19,6 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rlhf_lessons.evaluation.people_agreement import load_people_agreement, measure_people_agreement
+from rlhf_lessons.evaluation.real_model import measure_real_words, real_word_surprises
 from rlhf_lessons.models import CheckpointError
 from rlhf_lessons.models.gguf_folder import gguf_to_folder
 from rlhf_lessons.real_parts import (
@@ -70,6 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands.add_parser("remove", help="delete the parts")
     judge = commands.add_parser("judge", help="how far the judge of people agrees with people")
     judge.add_argument("--measure", action="store_true", help="measure again: a few minutes")
+    words = commands.add_parser("words", help="how much each word of a sentence surprises it")
+    words.add_argument("--measure", action="store_true", help="measure again: some seconds")
     arguments = parser.parse_args(argv)
     names = getattr(arguments, "names", None) or list(PARTS)
     unknown = [name for name in names if name not in PARTS]
@@ -78,6 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments.command == "judge":
             return _judge(arguments.measure)
+        if arguments.command == "words":
+            return _words(arguments.measure)
         return {"get": _get, "verify": _verify, "remove": _remove}[arguments.command](names)
     except (OSError, PartError, CheckpointError) as error:
         print(error, file=sys.stderr)
@@ -124,4 +130,15 @@ def _judge(measure: bool) -> int:
     for name, agreed in found.items():
         print(f"{name:<12} {agreed.count:,} held-out snippets: {agreed}")
     print(f"people-judge on the texts it was fitted to, each left out: correlation {left_out:.3f}")
+    return 0
+
+
+def _words(measure: bool) -> int:
+    if measure:
+        measure_real_words()
+    found = real_word_surprises()
+    for word, nats in zip(found.words, found.nats, strict=True):
+        print(f"{word:>10} {nats:6.2f} nats")
+    if found.note:
+        print(found.note)
     return 0

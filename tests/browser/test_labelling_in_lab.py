@@ -116,3 +116,36 @@ def test_the_bar_is_as_full_as_it_looks(notebook_of, tmp_path, theme):
         assert task.get_by_role("progressbar").get_attribute("aria-valuenow") == str(done)
     done, left = (luminance(page, f"{bar}{part}", "ground") for part in (" > span", ""))
     assert (max(done, left) + 0.05) / (min(done, left) + 0.05) >= 3.0
+
+
+RATINGS = """
+from rlhf_lessons.classroom import rate_by_hand
+rate_by_hand(
+    ["a warm and clever film", "two dull hours", "it is set in tokyo"],
+    [2.5, -3.0, 2.0], [2.0, -1.5, 0.5], caption="How does the reviewer like the film?",
+)
+"""
+
+
+@pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
+def test_ratings_by_keyboard_meet_people_and_judge(notebook_of, theme):
+    notebook = notebook_of(RATINGS, theme=theme)
+    task = started(notebook)
+    shows(task, "0 of 3")
+    task.locator(".rlhf-lessons-keys").focus()
+    notebook.page.keyboard.press("9")
+    shows(task, "two dull hours")
+    notebook.page.keyboard.press("5")
+    shows(task, "2 of 3")
+    notebook.page.keyboard.press("u")
+    shows(task, "two dull hours")
+    assert task.get_by_text("people").count() == 0  # nobody's rating but one's own, so far
+    task.locator("button.rlhf-lessons-answer-rating-0").click()  # and by mouse: −4
+    notebook.page.keyboard.press("5")
+    shows(task, "you and people")
+    # Deviations (4, −4, 0) and (2, −3.5, 1.5): 22 / √(32 · 18.5); distances 1.5, 1 and 2.
+    shows(task, "correlation +0.90, mean distance 1.50")
+    assert task.locator("td", has_text="a warm and clever film").is_visible()
+    assert task.locator("button.rlhf-lessons-answer-rating-0").is_disabled()
+    ground = ".rlhf-lessons-labelling"
+    assert contrast(notebook.page, f"{ground} td", "color") >= 4.5

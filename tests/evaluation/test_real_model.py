@@ -1,0 +1,177 @@
+"""What lessons show of the real model, with a small model and snippets of our own in its place."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from rlhf_lessons.evaluation import (
+    REAL_SENTENCE,
+    draw_rated_snippets,
+    missing_real_parts,
+    people_agreement,
+    real_command,
+    real_model,
+    real_word_surprises,
+    word_surprises,
+)
+from rlhf_lessons.evaluation.real_model import measure_real_words
+from rlhf_lessons.models import load_policy
+from rlhf_lessons.real_parts import PartError, part_damage
+from rlhf_lessons.worlds import FilmSnippet
+
+TEXT = "the plot was great , but the ending was rushed ."
+
+
+@pytest.fixture(scope="module")
+def policy():
+    return load_policy("reviews-sft")
+
+
+@pytest.fixture
+def without_parts(tmp_path, monkeypatch):
+    monkeypatch.setenv("RLHF_LESSONS_CACHE", str(tmp_path / "nothing"))
+
+
+@pytest.fixture
+def with_parts(monkeypatch):
+    monkeypatch.setattr(real_model, "part_damage", lambda name: [])
+
+
+def test_each_word_by_the_softmax_of_its_place(policy):
+    found = word_surprises(policy, TEXT)
+    assert found.words == tuple(TEXT.split()) and found.note == ""
+    ids = policy.encode([""], [TEXT])
+    tokens = torch.cat([ids.prompt_tokens, ids.response_tokens], 1)
+    with torch.no_grad():
+        logits = policy.model(input_ids=tokens).logits[0].double()
+    told = [
+        float(logits[t].logsumexp(-1) - logits[t, tokens[0, t + 1]])
+        for t in range(len(found.words))
+    ]
+    np.testing.assert_allclose(found.nats, told, rtol=0, atol=1e-4)
+
+
+def test_a_token_over_two_words_counts_for_the_last(policy):
+    # To the small model "great," is one token, unknown.
+    found = word_surprises(policy, "the plot was great, but the ending was rushed .")
+    assert found.words == tuple(TEXT.split()) and found.nats[3] == 0.0 < 10.0 < found.nats[4]
+
+
+class Halves:
+    """A tokenizer and model in one: two tokens a word, the k-th of which has −log π = k."""
+
+    def tokenizer(self, text, **_):
+        spans, at = [], 0
+        for word in text.split(" "):
+            middle, end = at + (len(word) + 1) // 2, at + len(word)
+            spans += [(at, middle), (middle, end)]
+            at = end + 1
+        return {"offset_mapping": spans}
+
+    def log_probs(self, prompts, texts):
+        count = 2 * len(texts[0].split(" ")) + 1
+        return -torch.arange(float(count))[None], torch.ones(1, count, dtype=torch.bool)
+
+
+def test_pieces_of_a_word_are_summed_and_the_end_token_is_left_out():
+    found = word_surprises(Halves(), "good films")
+    assert found.words == ("good", "films") and found.nats == (0.0 + 1.0, 2.0 + 3.0)
+
+
+def test_a_text_without_words_is_named(policy):
+    with pytest.raises(ValueError, match="must hold a word, got ' '"):
+        word_surprises(policy, " ")
+
+
+def test_without_parts_one_line_and_the_stored_reading(without_parts):
+    note = missing_real_parts()
+    assert "python -m rlhf_lessons real get" in note and "\n" not in note
+    assert missing_real_parts("snippets") == note
+    with pytest.raises(KeyError):
+        missing_real_parts("nothing")
+    found = real_word_surprises("A sentence of the learner.")
+    assert " ".join(found.words).startswith("My sister showed") and found.note == note
+    assert len(found.words) == len(found.nats) == 24 and min(found.nats) > 0
+    with pytest.raises(PartError):
+        draw_rated_snippets()
+
+
+def test_what_is_measured_is_what_is_read(policy, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(real_model, "load_policy", lambda name: {"smollm2": policy}[name])
+    monkeypatch.setattr(real_model, "FOLDER", tmp_path / "runs")
+    monkeypatch.setenv("RLHF_LESSONS_CACHE", str(tmp_path / "nothing"))
+    measure_real_words()
+    stored, live = real_word_surprises(), word_surprises(policy, REAL_SENTENCE)
+    assert stored.words == live.words and stored.note
+    np.testing.assert_allclose(stored.nats, live.nats, rtol=0, atol=1e-4)
+    assert real_command.main(["words"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 25 and said[-1] == stored.note
+
+
+def test_with_parts_the_learners_own_sentence_is_read(policy, with_parts, monkeypatch):
+    monkeypatch.setattr(real_model, "load_policy", lambda name: {"smollm2": policy}[name])
+    assert missing_real_parts() == ""
+    assert real_word_surprises(TEXT) == word_surprises(policy, TEXT)
+
+
+@pytest.mark.skipif(bool(part_damage("smollm2")), reason="the real model was not fetched")
+def test_the_stored_reading_is_that_of_the_real_model(without_parts, monkeypatch):
+    stored = real_word_surprises()
+    monkeypatch.delenv("RLHF_LESSONS_CACHE")
+    live = real_word_surprises()
+    assert live.note == "" and live.words == stored.words
+    # float32 of another CPU differs by some 1e-6 of a logit; the file has four decimals.
+    np.testing.assert_allclose(live.nats, stored.nats, rtol=0, atol=2e-3)
+
+
+def snippets(count=40):
+    random = np.random.default_rng(1)
+    ratings = np.round(random.uniform(-4, 4, count), 3)
+    return [FilmSnippet(f"snippet {i} is a text", float(x)) for i, x in enumerate(ratings)]
+
+
+def stored_scores(held_out, folder, monkeypatch):
+    def judge(prompts, texts):
+        return np.array([float(text.split()[1]) for text in texts])
+
+    judge.correlation = 0.5
+    monkeypatch.setattr(people_agreement, "load_people_judge", lambda: judge)
+    monkeypatch.setattr(people_agreement, "VaderJudge", lambda: judge)
+    for module in (people_agreement, real_model):
+        monkeypatch.setattr(module, "load_snippets", lambda: ([], held_out))
+    people_agreement.measure_people_agreement(folder)
+
+
+def test_drawn_snippets_reach_from_blame_to_praise(tmp_path, monkeypatch):
+    held_out = snippets()
+    stored_scores(held_out, tmp_path, monkeypatch)
+    rating_of = {snippet.text: snippet.rating for snippet in held_out}
+    ordered = sorted(rating_of.values())
+    drawn = [draw_rated_snippets(10, seed, tmp_path) for seed in range(30)]
+    for found in drawn:
+        assert found.people.tolist() == pytest.approx([rating_of[text] for text in found.texts])
+        assert found.judge.tolist() == [float(text.split()[1]) for text in found.texts]
+        # One of each four; of these, the two in the middle.
+        places = sorted(ordered.index(rating) for rating in found.people)
+        assert [place // 4 for place in places] == list(range(10))
+        assert {place % 4 for place in places} <= {1, 2}
+    assert len({found.texts for found in drawn}) == 30
+    assert any(list(found.people) != sorted(found.people) for found in drawn)
+    again = draw_rated_snippets(10, 3, tmp_path)
+    assert again.texts == drawn[3].texts
+
+
+def test_scores_of_other_snippets_are_refused(tmp_path, monkeypatch):
+    held_out = snippets()
+    stored_scores(held_out, tmp_path, monkeypatch)
+    with pytest.raises(ValueError, match="count must be from 1 to 40, got 41"):
+        draw_rated_snippets(41, folder=tmp_path)
+    monkeypatch.setattr(real_model, "load_snippets", lambda: ([], held_out[::-1]))
+    with pytest.raises(ValueError, match="must be of the held-out snippets"):
+        draw_rated_snippets(folder=tmp_path)
+    monkeypatch.setattr(real_model, "load_snippets", lambda: ([], held_out[1:]))
+    with pytest.raises(ValueError, match="got 40 for 39"):
+        draw_rated_snippets(folder=tmp_path)
