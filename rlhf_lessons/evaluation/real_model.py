@@ -1,10 +1,10 @@
-"""What lessons show of the real model: live where its parts are there, else as it was stored.
+"""What the real model says: live where its parts are there, else as it was stored.
 
     python -m rlhf_lessons real words              how much each word of a sentence surprises it
     python -m rlhf_lessons real words --measure    measure it again, some seconds
 
 Stored is a sentence of ours, in ``real_words_runs`` beside this module, and what judges say of the
-held-out snippets (``people_agreement``); no text of the fetched parts. Belongs to lessons 2 and 3.
+held-out snippets (``people_agreement``); no text of the fetched parts. Goes with lessons 2 and 3.
 
 Left out on purpose: pictures, and a second copy of what ``real_frontier`` holds.
 """
