@@ -1,6 +1,6 @@
 """What ``bf16=True`` does to a real model whose weights come from 4 bits: ties, margins, log-probs.
 
-    python benchmarks/bfloat16.py        # one JSON line for each model; four minutes on two cores
+    python benchmarks/bfloat16.py        # one JSON line for each model; five minutes on two cores
 
 Three models: SmolLM2 as it is fetched; the same with every weight rounded to bfloat16 once; and the
 one that was fine-tuned on film snippets, its adapter merged. For each:

@@ -63,7 +63,8 @@ class DPOSettings:
         accumulate: parts that a batch is split into, each with a forward and a backward pass of its
             own; the gradient is that of the whole batch, in less memory.
         bf16: whether the forward passes, those of the reference too, run in bfloat16; weights and
-            losses stay float32.
+            losses stay float32. Weights that come from 4 bits lie between two numbers of bfloat16,
+            and small steps then look ten times too large: fine-tune them in float32 first.
         seed: of the order in which pairs are seen.
     """
 
