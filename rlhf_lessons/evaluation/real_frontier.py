@@ -19,13 +19,12 @@ REAL_FRONTIER_FOLDER = Path(__file__).with_name("real_frontier_runs")
 """Where the runs lie, as ``seed<s>/<method>/results.json``."""
 
 
-def load_real_frontier(
-    folder: str | os.PathLike[str] = REAL_FRONTIER_FOLDER,
-) -> list[SentimentRun]:
+def load_real_frontier(folder: str | os.PathLike[str] | None = None) -> list[SentimentRun]:
     """Read the runs that came to their end, from this folder or from one of your own.
 
     Args:
-        folder: what ``run sentiment --out`` wrote, or a folder of such folders.
+        folder: what ``run sentiment --out`` wrote, or a folder of such folders; None takes what
+            comes with the course.
 
     Returns:
         The runs, by method, then from strong to weak β, then by seed.
@@ -34,7 +33,7 @@ def load_real_frontier(
         FileNotFoundError: there are none.
         ValueError: a file is no record of a run; the message names it.
     """
-    folder = Path(folder).expanduser()
+    folder = REAL_FRONTIER_FOLDER if folder is None else Path(folder).expanduser()
     runs = [SentimentRun.read(path) for path in sorted(folder.glob("**/results.json"))]
     runs = [run for run in runs if run.finished]
     if not runs:
