@@ -188,7 +188,6 @@ def sequence_kl(
         ValueError: If there are fewer than two prompts, the batch size is below 1, or the two
             vocabularies differ.
     """
-    _check_count("sequence_kl", "prompts", prompts, batch_size)
     return estimate_mean(
         sample_kl(policy, reference, prompts, max_new_tokens, generator, batch_size)[1]
     )
@@ -204,6 +203,7 @@ def sample_kl(
     batch_size: int,
 ) -> tuple[list[str], torch.Tensor]:
     """Sample a response to each prompt: the responses, and (N,) their KL as ``sequence_kl``'s."""
+    _check_count("sequence_kl", "prompts", prompts, batch_size)
     if policy.vocabulary_size != reference.vocabulary_size:
         raise ValueError(
             f"sequence_kl: policy and reference must share a vocabulary, got "

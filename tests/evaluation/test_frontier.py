@@ -83,6 +83,9 @@ def test_a_policy_is_no_way_from_itself():
         policy, policy, [""] * 8, judge=lambda p, r: np.arange(8.0), max_new_tokens=2
     )
     assert point.kl == 0 and point.reward == 3.5
+    for prompts in ([], [""]):
+        with pytest.raises(ValueError, match="prompts must be at least 2"):
+            frontier_point(policy, policy, prompts, max_new_tokens=2)
 
 
 def test_win_rate_by_hand():
