@@ -38,6 +38,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -339,6 +340,7 @@ def _cycles(
     s = settings
     weights = optimizer.param_groups[0]["params"]
     full_precision = reads_in_full_precision(policy, s.bf16)
+    per_token = partial(shaped, "train_grpo")
 
     def draw(asked: list[str], first: bool) -> tuple[Rollout, Tensor]:
         """Sample a group of responses to each prompt; the scores are (P, G)."""
@@ -412,8 +414,7 @@ def _cycles(
                 )
                 with precision(policy.device, s.bf16):
                     log_probs = policy.log_probs_of(batch)
-                losses = shaped(
-                    "train_grpo",
+                losses = per_token(
                     "policy_loss",
                     use.policy_loss(
                         log_probs=log_probs, old_log_probs=old, advantages=advantage, mask=counted,
@@ -425,9 +426,7 @@ def _cycles(
                 policy_loss = formulas.masked_sum(weigh * losses, counted)
                 loss = policy_loss
                 if s.beta > 0:
-                    kl = shaped(
-                        "train_grpo", "kl_estimate", use.kl_estimate(log_probs - anchor), counted
-                    )
+                    kl = per_token("kl_estimate", use.kl_estimate(log_probs - anchor), counted)
                     loss = loss + s.beta * formulas.masked_sum(weigh * kl, counted)
                 loss.backward()
                 with torch.no_grad():

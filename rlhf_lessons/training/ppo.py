@@ -25,6 +25,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 import torch
@@ -346,6 +347,7 @@ def _cycles(
     weights = optimizer.param_groups[0]["params"]
     shared_body = value_head.policy.model is policy.model
     full_precision = reads_in_full_precision(policy, s.bf16)
+    per_token = partial(shaped, "train_ppo")
 
     def logits_and_values(batch: TokenBatch) -> tuple[Tensor, Tensor]:
         if shared_body:
@@ -390,17 +392,12 @@ def _cycles(
                 old_log_probs = in_parts(rollout, size, old_log_probs_of)
         with torch.no_grad():
             kl = use.kl_estimate(old_log_probs - reference_log_probs)
-            rewards = shaped(
-                "train_ppo", "token_rewards", use.token_rewards(scores, kl, mask, beta), mask
-            )
-            advantages = shaped(
-                "train_ppo",
-                "advantages",
-                use.advantages(rewards, old_values, mask, s.gamma, s.lam),
-                mask,
+            rewards = per_token("token_rewards", use.token_rewards(scores, kl, mask, beta), mask)
+            advantages = per_token(
+                "advantages", use.advantages(rewards, old_values, mask, s.gamma, s.lam), mask
             )
             returns = advantages + old_values  # before whitening: values are in units of the score
-            advantages = shaped("train_ppo", "whiten", use.whiten(advantages, mask), mask)
+            advantages = per_token("whiten", use.whiten(advantages, mask), mask)
 
         # Phase II: update --------------------------------------------------------------------
         learning_rate = in_a_line(s.learning_rate, s.final_learning_rate, cycle, s.cycles)
@@ -420,21 +417,17 @@ def _cycles(
                 with precision(policy.device, s.bf16):
                     logits, values = first_pass.pop() if first_pass else logits_and_values(batch)
                 log_probs = _chosen(logits, batch)
-                policy_losses = shaped(
-                    "train_ppo",
-                    "policy_loss",
-                    use.policy_loss(log_probs, old, advantage, s.epsilon),
-                    counted,
+                policy_losses = per_token(
+                    "policy_loss", use.policy_loss(log_probs, old, advantage, s.epsilon), counted
                 )
-                value_losses = shaped(
-                    "train_ppo",
+                value_losses = per_token(
                     "value_loss",
                     use.value_loss(values, old_value, wanted, s.value_epsilon),
                     counted,
                 )
                 # Measured always, but only differentiated where it is part of the loss.
                 with torch.set_grad_enabled(s.entropy_coefficient > 0):
-                    entropies = shaped("train_ppo", "entropy", use.entropy(logits), counted)
+                    entropies = per_token("entropy", use.entropy(logits), counted)
                 loss = use.total_loss(
                     policy_losses, value_losses, entropies, counted,
                     s.value_coefficient, s.entropy_coefficient,
