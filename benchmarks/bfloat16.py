@@ -11,7 +11,7 @@ one that was fine-tuned on film snippets, its adapter merged. For each:
     margin_bf16    the same with bf16=True
     sum_mean       mean |difference| of the summed log-probs of a response in bfloat16 and float32
     sum_worst      the largest
-    words          mean tokens of a response
+    tokens         mean tokens of a response
 
 Pairs are samples of the fetched model after openings of ours; which is chosen does not matter here.
 """
@@ -35,11 +35,11 @@ OPENINGS = (
 BETA = 0.1
 
 
+@torch.no_grad()
 def rounded(policy: LanguagePolicy) -> LanguagePolicy:
     """Give the policy with every weight rounded to the nearest bfloat16 number."""
-    with torch.no_grad():
-        for weight in policy.parameters():
-            weight.copy_(weight.bfloat16())
+    for weight in policy.parameters():
+        weight.copy_(weight.bfloat16())
     return policy
 
 
@@ -78,7 +78,7 @@ def sums(policy: LanguagePolicy, prompts: list[str], responses: list[str]) -> di
     return {
         "sum_mean": round(float(apart.mean()), 3),
         "sum_worst": round(float(apart.max()), 3),
-        "words": round(float(mask.sum(1).double().mean()), 1),
+        "tokens": round(float(mask.sum(1).double().mean()), 1),
     }
 
 

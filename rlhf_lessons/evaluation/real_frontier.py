@@ -1,9 +1,8 @@
 """The frontier of a real model, scored by a judge of people: what lies beside this module.
 
 SmolLM2-135M with the adapter smollm2-snippets continues openings of real film snippets. Each run is
-a point of ``python -m rlhf_lessons run sentiment --data snippets``; the record of each names its
-command. The two seeds share nothing but the model, the snippets and the judge. Belongs to lessons
-6 and 8.
+one of ``python -m rlhf_lessons run sentiment --data snippets``; the record of each names its
+command. Belongs to lesson 6.
 """
 
 from __future__ import annotations

@@ -80,5 +80,6 @@ def test_the_stored_runs_are_those_of_one_experiment():
 def test_no_stored_text_goes_on_from_more_than_eight_tokens():
     """Openings of other people's texts stay short; every word after them is the model's."""
     for path in REAL_FRONTIER_FOLDER.glob("**/results.json"):
-        for prompt, _, _ in json.loads(path.read_text())["texts"]:
+        record = json.loads(path.read_text())
+        for prompt, _, _ in record["texts"] + record["texts_before"]:
             assert len(prompt.split()) <= 8 and len(prompt) < 60
