@@ -61,6 +61,7 @@ from rlhf_lessons.worlds.reviews import (
     sample_web_text,
 )
 from rlhf_lessons.worlds.texts import LabelledText, load_texts, openings_of, split_openings
+from rlhf_lessons.worlds.thumbs import Thumb, load_thumbs, save_thumbs, thumbs_of_pairs
 
 __all__ = [
     "OPINION_LENGTH",
@@ -84,6 +85,7 @@ __all__ = [
     "ScaleRater",
     "SimilarityRater",
     "Subject",
+    "Thumb",
     "VaderJudge",
     "WeightedJudge",
     "append_preferences",
@@ -102,6 +104,7 @@ __all__ = [
     "load_preferences",
     "load_snippets",
     "load_texts",
+    "load_thumbs",
     "openings_of",
     "opinion_habits",
     "opinion_score",
@@ -114,5 +117,7 @@ __all__ = [
     "sample_reviews",
     "sample_web_text",
     "save_preferences",
+    "save_thumbs",
     "split_openings",
+    "thumbs_of_pairs",
 ]
