@@ -32,19 +32,26 @@ from torch.nn.functional import logsigmoid
 from rlhf_lessons import formulas
 from rlhf_lessons.classroom import Choice, check, explore, glossary, use_style, yours
 from rlhf_lessons.classroom.pictures import groups as pictures
-from rlhf_lessons.evaluation import estimate_mean, load_group_sweep, step_to_kl
+from rlhf_lessons.evaluation import (
+    estimate_mean,
+    load_group_sweep,
+    load_sums_sweep,
+    step_to_kl,
+)
 from rlhf_lessons.models import ResponseTree, load_policy
-from rlhf_lessons.training import GRPOSettings, train_grpo
+from rlhf_lessons.training import GRPOSettings, SupervisedSettings, train_grpo, train_sft
 from rlhf_lessons.worlds import (
     OPINION_LENGTH,
     OPINION_WORDS,
+    FooledSumsChecker,
+    SumsChecker,
     opinion_habits,
     opinion_score,
     reviews,
+    sample_sums,
 )
 
 torch.set_num_threads(1)  # the same numbers on every run
-torch.set_default_dtype(torch.float64)
 use_style()
 
 # %% [markdown]
@@ -70,7 +77,9 @@ print(small)
 for index in log_p.topk(5).indices.tolist():
     print(f"  π {float(log_p[index].exp()):.3f}  score {float(small_scores[index]):+.2f}  "
           f"{small.responses[index]!r}")  # fmt: skip
-print(f"expected score J = {float(log_p.exp() @ small_scores):.3f}, |∇J| = {float(exact.norm()):.3f}")
+print(
+    f"expected score J = {float(log_p.exp() @ small_scores):.3f}, |∇J| = {float(exact.norm()):.3f}"
+)
 assert float((log_p.exp() @ slopes).norm()) < 1e-12  # ∇ log π has mean 0: why a baseline is free
 
 # %% [markdown]
@@ -402,7 +411,8 @@ def prompt_weight(p: float, group_size: int, advantages: Callable[[Tensor], Tens
     for right in range(group_size):
         chance = math.comb(others, right) * p**right * (1 - p) ** (others - right)
         rest = [1.0] * right + [0.0] * (others - right)
-        if_right, if_wrong = advantages(torch.tensor([[1.0, *rest], [0.0, *rest]]))[:, 0].tolist()
+        scores = torch.tensor([[1.0, *rest], [0.0, *rest]], dtype=torch.float64)
+        if_right, if_wrong = advantages(scores)[:, 0].tolist()
         weight += chance * (if_right - if_wrong)
     return weight
     ### END SOLUTION
@@ -430,7 +440,11 @@ for size in (2, 4):
         assert torch.allclose(mean, weight * slope, atol=1e-12)
 
 # %% figure="09_prompt_weight"
-shares = [*np.linspace(0.002, 0.05, 25), *np.linspace(0.06, 0.94, 45), *np.linspace(0.95, 0.998, 25)]
+shares = [
+    *np.linspace(0.002, 0.05, 25),
+    *np.linspace(0.06, 0.94, 45),
+    *np.linspace(0.95, 0.998, 25),
+]
 limit = [1 / math.sqrt(share * (1 - share)) for share in shares]
 lines = {"leave-one-out": [prompt_weight(share, 8, leave_one_out) for share in shares]}
 for size in (4, 8, 64):
@@ -522,3 +536,955 @@ check("9.5", three_means)
 #
 # with J held fixed: leave-one-out is independent of $y_i$, and has mean J. A good response gains
 # most if it is short. A bad one loses least if it is *long*.
+
+# %%
+three_means = yours("9.5", three_means)
+
+lengths = small.path_mask.sum(1)
+J = float(p @ small_scores)
+one_over_length = slopes / lengths[:, None]
+for size in (2, 3):
+    mean, _ = over_all_groups(log_p, one_over_length, small_scores, leave_one_out, size)
+    other = p @ (((small_scores - J) / lengths)[:, None] * slopes)
+    cosine, length = compare_with_exact(mean, exact)
+    print(f"G = {size}: cosine with ∇J {cosine:.4f}; difference to the gradient of r' "
+          f"{float((mean - other).abs().max()):.0e}")  # fmt: skip
+    assert torch.allclose(mean, other, atol=1e-12) and cosine < 0.99
+
+# %% [markdown]
+# Here is where that leads. On the larger tree of lesson 4, six words and up to four tokens, follow
+# both mean gradients exactly, no sample drawn. *Predict, then run:* what happens to the length of the
+# responses that score below 0?
+
+# %% kind="setup"
+tree = ResponseTree(OPINION_WORDS, OPINION_LENGTH)
+rewards = torch.from_numpy(opinion_score([""] * len(tree.responses), tree.responses))
+start = torch.from_numpy(opinion_habits(tree.prefixes)).log()  # (259, 7)
+token_counts = tree.path_mask.sum(1)
+
+# %%
+REPORTED = (0, 10, 20, 40, 120)
+score_of, length_of = {}, {}
+for name, divisor in {"summed over tokens": 1.0, "mean over tokens": token_counts}.items():
+    logits = start.clone().requires_grad_()
+    optimiser = torch.optim.Adam([logits], lr=0.05)
+    for step in range(max(REPORTED) + 1):
+        chances = tree.response_log_probs(logits).exp()
+        score = (chances * rewards).sum().detach()
+        if step in REPORTED:
+            low = (rewards < 0) * chances.detach()
+            score_of[name, step] = float(score)
+            length_of[name, step] = float(low @ token_counts.double() / low.sum())
+            print(f"{name:<18} step {step:3}: J {float(score):+.2f}; {float(low.sum()):4.0%} score "
+                  f"below 0, in {length_of[name, step]:.2f} tokens")  # fmt: skip
+        optimiser.zero_grad()
+        (-(chances * (rewards - score) / divisor).sum()).backward()
+        optimiser.step()
+
+for step in (10, 20):
+    (summed, meant), (short, long) = (
+        [values[name, step] for name in ("summed over tokens", "mean over tokens")]
+        for values in (score_of, length_of)
+    )
+    assert abs(summed - meant) < 0.05 and long > short + 0.2
+    assert long > length_of["mean over tokens", 0] > short
+
+# %% [markdown]
+# At the same J, the low responses have become *longer* than they were where the mean runs over their
+# tokens, and shorter where it doesn't. In models that think aloud this was seen as wrong answers that
+# grow and grow (Liu et al. 2025). It is no iron law: in the end, when hardly any low response is left,
+# what is left is long with either mean.
+#
+# ## 5 · Away from the policy that sampled
+#
+# Samples cost the most, so a batch is used for several updates, and in large systems the policy that
+# samples lags behind the one that learns. Then the samples are *old*, and a **ratio** makes up for
+# it. Which?
+#
+# | weight of token t | name | |
+# | --- | --- | --- |
+# | $\rho_t = \pi(y_t)/\pi_\text{old}(y_t)$, clipped objective | PPO, GRPO, DAPO | gradient 0 outside of the range |
+# | $\big(\prod_u \rho_u\big)^{1/\lvert y\rvert}$, of the whole response | GSPO | one weight a response |
+# | $\min(\rho_t, 1 + \varepsilon)$, held fixed | CISPO | bounded, never 0 |
+# | $\prod_u \rho_u$ | importance sampling | exact in the mean |
+#
+# ### Exercise 9.6 · Clip the weight
+#
+# ●●○ · 8 min · 3 points
+#
+# CISPO (MiniMax 2025) is REINFORCE with a weight that is cut off above and *held fixed*:
+#
+# $$L_t = -\big[\min(\rho_t, 1 + \varepsilon_\text{high})\big]_\text{fixed}\, A_t \log \pi(y_t)$$
+#
+# *Why fixed?* The gradient is then the weight times $A_t \nabla \log \pi$ and nothing else. A token
+# whose ratio has grown keeps its gradient; PPO's would be 0.
+#
+# <details><summary>Hint 1</summary>
+#
+# `.detach()` turns a tensor into a constant.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# `(log_probs - old_log_probs).exp().clamp(max=1 + epsilon_high).detach()`.
+#
+# </details>
+
+
+# %% kind="exercise" exercise="9.6"
+def clipped_weight_loss(
+    log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, epsilon_high: float
+) -> Tensor:
+    """Give CISPO's loss for each token.
+
+    Args:
+        log_probs: (B, T) log-probabilities under the policy in training, with gradient.
+        old_log_probs: (B, T) log-probabilities under the policy that sampled.
+        advantages: (B, T) advantage of each token.
+        epsilon_high: ε_high above 0: no weight is larger than 1 + ε_high.
+
+    Returns:
+        (B, T) losses.
+    """
+    ### BEGIN SOLUTION
+    ratios = (log_probs - old_log_probs).exp()
+    weights = ratios.clamp(max=1 + epsilon_high).detach()
+    return -weights * advantages * log_probs
+    ### END SOLUTION
+
+
+# %% kind="check" exercise="9.6"
+check("9.6", clipped_weight_loss)
+
+# %% [markdown]
+# The policy walks away from the one that sampled, in the direction that the advantages recommend
+# (lesson 5's). At each distance, the *mean* of each weighting over all 1,555 old responses stands
+# beside the exact gradient of J **there**; and the noise is that of a batch of 64.
+#
+# *Predict, then run:* which points furthest from the exact gradient at 0.1 nats? Is any ratio worse
+# than none?
+
+# %% kind="setup"
+clipped_weight_loss = yours("9.6", clipped_weight_loss)
+
+EPSILON = 0.2
+old_p = tree.response_log_probs(start).exp()
+gains = (rewards - old_p @ rewards)[:, None].expand(tree.path_mask.shape)  # A of each token
+
+
+def of_tokens(logits: Tensor) -> Tensor:
+    """Give log π of each token of each response, (Y, 4), 0 behind its end."""
+    chosen = logits.log_softmax(-1)[tree.path_prefixes, tree.path_actions]
+    return chosen.masked_fill(~tree.path_mask, 0.0)
+
+
+old = of_tokens(start)
+
+
+def token_ratio(log_probs: Tensor) -> Tensor:
+    """Weigh each token with its own ratio: the loss is −ρ · A."""
+    return -(log_probs - old).exp() * gains
+
+
+def response_ratio(log_probs: Tensor) -> Tensor:
+    """Weigh each token with the ratio of its response, per token."""
+    weights = formulas.sequence_ratio(log_probs.detach(), old, tree.path_mask)
+    return -weights[:, None] * gains * log_probs
+
+
+def whole_product(log_probs: Tensor) -> Tensor:
+    """Weigh each token with the product of all ratios of its response."""
+    return -(log_probs - old).sum(1, keepdim=True).exp().detach() * gains * log_probs
+
+
+WEIGHTINGS = {
+    "clipped objective (PPO)": lambda now: formulas.ppo_policy_loss(now, old, gains, EPSILON),
+    "clipped weight (CISPO)": lambda now: clipped_weight_loss(now, old, gains, EPSILON),
+    "ratio of the response (GSPO)": response_ratio,
+    "product of the ratios": whole_product,
+    "ratio of the token": token_ratio,
+    "no ratio": lambda now: -gains * now,
+}
+
+# %% figure="09_old_samples"
+direction = tree.evaluate(start, rewards).advantage
+KLS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+cosines, noise = ({name: [] for name in WEIGHTINGS} for _ in range(2))
+for kl in KLS:
+    table = (start + step_to_kl(tree, start, direction, kl) * direction).requires_grad_()
+    (truth,) = torch.autograd.grad((tree.response_log_probs(table).exp() * rewards).sum(), table)
+    now = table.log_softmax(-1).detach()
+    # |∇ log π(a | s)|² of each token: 1 − 2π(a) + Σ π².
+    sizes = 1 - 2 * of_tokens(table).detach().exp() + now.exp().square().sum(-1)[tree.path_prefixes]
+    for name, weighting in WEIGHTINGS.items():
+        log_probs = of_tokens(table)
+        losses = weighting(log_probs).masked_fill(~tree.path_mask, 0.0).sum(1)
+        (weights,) = torch.autograd.grad(-losses.sum(), log_probs, retain_graph=True)
+        (mean,) = torch.autograd.grad(-(old_p * losses).sum(), table)
+        second = (old_p[:, None] * weights.square() * sizes)[tree.path_mask].sum()
+        cosines[name].append(compare_with_exact(mean.flatten(), truth.flatten())[0])
+        spread = (second - mean.square().sum()).clamp(min=0).sqrt() / math.sqrt(64)
+        noise[name].append(float(spread / mean.norm()))
+pictures.trust_in_old_samples(KLS, cosines, noise)
+
+# %%
+print("cosine with the exact gradient   " + "".join(f"{kl:8g}" for kl in KLS) + "  nats")
+for name, values in cosines.items():
+    print(f"{name:<33}" + "".join(f"{value:8.3f}" for value in values))
+at = {name: dict(zip(KLS, values, strict=True)) for name, values in cosines.items()}
+assert all(abs(value - 1) < 1e-9 for value in cosines["product of the ratios"])
+for kl in (0.01, 0.03, 0.1, 0.3):
+    assert at["ratio of the response (GSPO)"][kl] > at["ratio of the token"][kl] + 0.003
+    assert at["clipped objective (PPO)"][kl] < at["clipped weight (CISPO)"][kl] - 0.05
+assert at["no ratio"][0.03] > at["ratio of the token"][0.03]
+assert at["no ratio"][1.0] < at["ratio of the token"][1.0] - 0.1
+noisy = {name: values[-1] / values[0] for name, values in noise.items()}
+assert noisy["product of the ratios"] > 3 > noisy["ratio of the token"]
+
+# %% [markdown]
+# Only the product of all ratios is exact, and its noise grows fastest, here with four tokens; with
+# four hundred it is of no use. The ratio of the *token* forgets that the old policy came to other
+# prefixes (lesson 5), and for short distances it is no better than **no ratio at all**. The ratio of
+# the response knows something of that, and points best at every distance up to 0.3 nats.
+#
+# The clipped objective is the odd one: at 0.1 nats its gradient has nothing to do with the true one
+# any more. That is its purpose. The tokens that have moved as they should have lost their gradient,
+# and what is left pulls elsewhere, weakly. It is a **brake**. The clipped weight is none: it goes on
+# in the right direction, so something else must say when to stop.
+#
+# (In the paper GSPO clips, too, at 3 · 10⁻⁴ from 1, since a mean over tokens moves less than one
+# token. Here its ratio is shown unclipped.)
+#
+# ## 6 · Group size and KL strength
+#
+# Four requests to the opinion writer, each with a checker, from easy to hard; 16 responses to each
+# request and update, in groups of G: the same samples, otherwise grouped. Each request has a table
+# of its own, so that the best policy for every β is known. Six seeds, 60 updates, every choice.
+
+# %% kind="setup"
+REQUESTS = {"no complaint": 0.0, "praise": 1.0, "high praise": 2.0, "highest praise": 3.0}
+marks_of = torch.stack([(rewards >= least).double() for least in REQUESTS.values()])  # (4, Y)
+start_log_p = tree.response_log_probs(start)
+GROUP_SIZES, BETAS, PER_REQUEST, SEEDS = (2, 4, 8, 16), (0.0, 0.05, 0.2, 0.5), 16, 6
+
+
+def train_tables(advantages, group_size: int, beta: float, updates: int = 60) -> Tensor:
+    """Train six policies for the four requests; give KL and share right, (updates, 2, seeds)."""
+    generator = torch.Generator().manual_seed(0)
+    logits = start.expand(SEEDS, len(REQUESTS), -1, -1).clone().requires_grad_()
+    optimiser = torch.optim.Adam([logits], lr=0.1)
+    marks, trace = marks_of.expand(SEEDS, -1, -1), []
+    for _ in range(updates):
+        log_p = tree.response_log_probs(logits)
+        chances = log_p.detach().exp()
+        kl = (log_p.exp() * (log_p - start_log_p)).sum(-1).mean(1)
+        trace.append(torch.stack([kl.detach(), (chances * marks).sum(-1).mean(1)]))
+        drawn = torch.multinomial(chances.flatten(0, 1), PER_REQUEST, True, generator=generator)
+        drawn = drawn.view(SEEDS, len(REQUESTS), PER_REQUEST)
+        groups = marks.gather(2, drawn).view(-1, group_size)
+        weights = advantages(groups).view_as(drawn)
+        gain = (weights * log_p.gather(2, drawn)).mean((1, 2)) - beta * kl
+        optimiser.zero_grad()
+        (-gain.sum()).backward()
+        optimiser.step()
+    return torch.stack(trace)
+
+
+# %% kind="train"
+ESTIMATORS = {"leave-one-out": leave_one_out, "in deviations": group_advantages}
+traces = {
+    (name, size, beta): train_tables(advantages, size, beta)
+    for name, advantages in ESTIMATORS.items()
+    for size in GROUP_SIZES
+    for beta in BETAS
+}
+
+# %% [markdown]
+# The noise of the very first gradient is a sum again. Given that c of a group's G marks are right,
+# each right response is drawn independently from the right ones, and each wrong one from the wrong:
+# so the means of $\nabla \log \pi$ and of its square over the two kinds are all it takes.
+
+
+# %%
+def first_noise(advantages, group_size: int) -> float:
+    """Give the exact standard deviation of the first gradient, over the four requests."""
+    table = start.clone().requires_grad_()
+    squares = 1 - 2 * old.exp() + start.softmax(-1).square().sum(-1)[tree.path_prefixes]
+    squares = (squares * tree.path_mask).sum(1)  # |∇ log π(y)|²
+    total, G = 0.0, group_size
+    for marks in marks_of:
+        chance = (tree.response_log_probs(table).exp() * marks).sum()
+        (slope,) = torch.autograd.grad(chance, table)
+        p, length = float(chance), float(slope.square().sum())  # |∇p|²
+        right, wrong = (float(old_p @ (squares * kind)) for kind in (marks, 1 - marks))
+        second = 0.0
+        for c in range(G + 1):
+            scores = torch.tensor([[1.0] * c + [0.0] * (G - c)], dtype=torch.float64)
+            a, b = (float(advantages(scores)[0, place]) for place in (0, -1))
+            within = c * a**2 * right / p + (G - c) * b**2 * wrong / (1 - p)
+            between = c * (c - 1) * (a / p) ** 2 + (G - c) * (G - c - 1) * (b / (1 - p)) ** 2
+            between -= 2 * c * (G - c) * (a / p) * (b / (1 - p))
+            binomial = math.comb(G, c) * p**c * (1 - p) ** (G - c)
+            second += binomial * (within + between * length) / G**2
+        weight = prompt_weight(p, G, advantages)
+        total += (second - weight**2 * length) * G / PER_REQUEST
+    return math.sqrt(total) / len(REQUESTS)
+
+
+deviations = {
+    name: [first_noise(advantages, size) for size in GROUP_SIZES]
+    for name, advantages in ESTIMATORS.items()
+}
+for name, values in deviations.items():
+    said = ", ".join(f"G = {size}: {v:.3f}" for size, v in zip(GROUP_SIZES, values, strict=True))
+    print(f"std of the first gradient, {name:<13}  {said}")
+noise_of = deviations["leave-one-out"]
+assert all(larger > smaller for larger, smaller in zip(noise_of, noise_of[1:], strict=False))
+
+# %% figure="09_group_and_beta"
+ENDS = {choice: trace[-1].mean(1).tolist() for choice, trace in traces.items()}
+FRONTIER = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 3.0)
+
+
+def best_policy(beta: float) -> tuple[float, float]:
+    """Give KL and share right of the best policies for a β, over the four requests."""
+    best_log_p = formulas.optimal_policy(start_log_p.expand(4, -1), marks_of, beta)
+    kl = (best_log_p.exp() * (best_log_p - start_log_p)).sum(-1).mean()
+    return float(kl), float((best_log_p.exp() * marks_of).sum(-1).mean())
+
+
+best = tuple(zip(*map(best_policy, FRONTIER), strict=True))
+optima = {beta: best_policy(max(beta, 0.01)) for beta in BETAS}  # β = 0 has no best one
+seeds_of = {choice: [(kl, share) for kl, share in trace.permute(2, 1, 0).tolist()]
+            for choice, trace in traces.items()}  # fmt: skip
+means_of = {choice: tuple(trace.mean(2).T.tolist()) for choice, trace in traces.items()}
+
+
+def draw_choice(figure, estimator, group_size, beta):
+    choice = (estimator, group_size, beta)
+    kl, share = ENDS[choice]
+    at = GROUP_SIZES.index(group_size)
+    pictures.draw_group_and_beta(
+        figure,
+        paths=seeds_of[choice],
+        others=[means_of[other] for other in means_of],
+        best=best,
+        target=optima[beta],
+        sizes=GROUP_SIZES,
+        deviations=deviations[estimator],
+        group_size=group_size,
+        title=f"{share:.0%} right after 60 updates, KL {kl:.2f}",
+    )
+    return (
+        f"Reward against KL with {estimator}, G = {group_size}, β = {beta}: after 60 updates "
+        f"{share:.0%} right for {kl:.2f} nats; the best policy has {optima[beta][1]:.0%} for "
+        f"{optima[beta][0]:.2f}. Std of the first gradient {deviations[estimator][at]:.2f}."
+    )
+
+
+explore(
+    draw_choice,
+    size=(9.2, 4.2),
+    estimator=Choice("advantage", list(ESTIMATORS)),
+    group_size=Choice("G, group size", GROUP_SIZES, 8),
+    beta=Choice("β, KL strength", BETAS, 0.05),
+    caption="Your advantages at work, 16 responses to a request whatever G. Dashed: the best that any "
+    "policy reaches for its KL. Faint: all other choices.",
+)
+
+# %%
+print("share right and KL after 60 updates, mean of six seeds")
+for name in ESTIMATORS:
+    for beta in BETAS:
+        row = "".join(f"   G={size}: {ENDS[name, size, beta][1]:.2f} at {ENDS[name, size, beta][0]:.2f}"
+                      for size in GROUP_SIZES)  # fmt: skip
+        print(f"{name:<13} β = {beta:<5}{row}")
+
+# %% [markdown]
+# WIDGET_READING
+#
+# ## 7 · PPO beside its relatives
+#
+# Now the film reviews, a network, and the gold reward. `python benchmarks/group_sweep.py` trained
+# PPO, RLOO and GRPO, three seeds each: 40 cycles of 64 responses, four epochs, one step size. PPO
+# draws 64 prompts a cycle and learns a value function; the others draw 8 prompts and eight responses
+# to each. PPO and RLOO have the same objective, β = 0.2; GRPO counts in deviations, with β = 0.1.
+#
+# *Predict, then run:* 64 prompts or 8 times 8, who learns more from as many samples? And in as much
+# time?
+
+# %%
+runs = load_group_sweep()
+METHODS = {"PPO": "ppo", "RLOO": "rloo", "GRPO": "grpo"}
+of_method = {
+    name: [run for run in runs if run.method == method] for name, method in METHODS.items()
+}
+print("held-out prompts after 40 cycles, three seeds")
+for name, seeds in of_method.items():
+    reward, kl = (estimate_mean([getattr(run, what) for run in seeds]) for what in ("reward", "kl"))
+    seconds = np.mean([run.seconds_curve[-1] for run in seeds])
+    print(f"{name:<5} gold reward {reward}, KL {kl}, {seconds:.0f} s of one core")
+
+
+# %% figure="09_reviews"
+def at_points(seeds, axis: str, points) -> list:
+    """Read the smoothed reward of each seed at points of its KL or its seconds."""
+    read = []
+    for run in seeds:
+        x = np.convolve(getattr(run, axis), np.ones(5) / 5, "valid")
+        y = np.convolve(run.reward_curve, np.ones(5) / 5, "valid")
+        order = np.argsort(x)
+        read.append(np.interp(points, x[order], y[order]))
+    return [estimate_mean(column) for column in np.array(read).T]
+
+
+lines = {}
+for axis in ("kl_curve", "seconds_curve"):
+    lines[axis] = {}
+    for name, seeds in of_method.items():
+        reach = min(np.convolve(getattr(run, axis), np.ones(5) / 5, "valid").max() for run in seeds)
+        first = max(np.convolve(getattr(run, axis), np.ones(5) / 5, "valid").min() for run in seeds)
+        points = np.linspace(first, reach, 12)
+        lines[axis][name] = (points, at_points(seeds, axis, points))
+pictures.reward_by_kl_and_time(lines["kl_curve"], lines["seconds_curve"])
+
+# %%
+same_time = min(run.seconds_curve[-1] for run in runs)
+same_kl = min(max(run.kl_curve) for run in runs)
+for axis, point, said in (
+    ("seconds_curve", same_time, f"in {same_time:.0f} s"),
+    ("kl_curve", 0.9 * same_kl, f"at a KL of {0.9 * same_kl:.1f}"),
+):
+    for name, seeds in of_method.items():
+        (reward,) = at_points(seeds, axis, [point])
+        low, high = reward.interval()
+        print(f"{said:<16} {name:<5} gold reward {reward.value:.2f} [{low:.2f}, {high:.2f}]")
+
+# %% [markdown]
+# SWEEP_READING
+#
+# Your functions drive the same loop. `train_grpo` takes the advantages, the policy loss and the mean
+# as arguments: here your leave-one-out, your clipped weight and your mean over tokens, which together
+# have no name yet.
+
+# %% kind="train"
+policy = load_policy("reviews-sft")
+settings = GRPOSettings(cycles=12, epochs=4, beta=0.2, seed=0)
+records = list(
+    train_grpo(
+        policy,
+        reviews.sample_prompts(2_000, seed=500),
+        reviews.gold_reward,
+        settings,
+        advantages=leave_one_out,
+        policy_loss=clipped_weight_loss,
+        mean=lambda x, mask, length: three_means(x, mask, length)[0],
+    )
+)
+
+# %%
+for record in records[::3] + records[-1:]:
+    print(f"cycle {record.step:2}: gold reward {record.reward:+.2f}, KL {record.kl:.2f}, "
+          f"entropy {record.entropy:.2f}, clipped {record.clip_fraction:.0%}")  # fmt: skip
+rewards_seen = [record.reward for record in records]
+assert np.mean(rewards_seen[-4:]) > np.mean(rewards_seen[:2]) + 0.5
+assert max(record.clip_fraction for record in records) == 0  # a clipped weight stops no token
+
+# %% [markdown]
+# ## 8 · A checker
+#
+# A judge of taste can be pleased. A **checker** knows: it runs the tests, compares the number,
+# verifies the proof. Here the tasks are sums of four numbers. The shipped policy `sums-sft` was
+# fine-tuned on people of different habits. Most write the sum at once, which a network of this size
+# can't; some go step by step, which it can.
+
+# %% kind="setup"
+checker = SumsChecker()
+HELD_OUT = sample_sums(100, 1, held_out=True)
+
+
+def ask(policy, prompts: list[str], tries: int, seed: int) -> tuple[list[str], list[str], Tensor]:
+    """Draw several responses to each prompt; give prompts, responses and marks (P, tries)."""
+    asked = [prompt for prompt in prompts for _ in range(tries)]
+    generator = torch.Generator().manual_seed(seed)
+    responses = policy.sample(asked, max_new_tokens=16, generator=generator).responses
+    right = torch.from_numpy(checker(asked, responses)) == 1
+    return asked, responses, right.view(len(prompts), tries)
+
+
+# %%
+asked, answers, right = ask(load_policy("sums-sft"), HELD_OUT[:3], 5, seed=0)
+for prompt, answer, mark in zip(asked, answers, right.flatten().tolist(), strict=True):
+    print(f"{'right' if mark else 'wrong':<6} {prompt} {answer}")
+
+# %% [markdown]
+# With the checker a *second* measure makes sense. **pass@k** is the chance that at least one of k
+# tries is right. pass@1 says how good the policy is, pass@k for a large k what it *can* do at all.
+#
+# ### Exercise 9.7 · Pass at k
+#
+# ●●○ · 10 min · 3 points
+#
+# From n tries of which c are right:
+#
+# $$\text{pass@}k = 1 - \binom{n - c}{k} \Big/ \binom{n}{k}$$
+#
+# *Why not $1 - (1 - c/n)^k$?* It is too low on average: drawing k of the n tries, no try is drawn
+# twice (Chen et al. 2021).
+#
+# <details><summary>Hint 1</summary>
+#
+# `math.comb(a, b)` is 0 where b > a, which is right: with fewer than k wrong tries one is right.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# Python divides whole numbers of any length: `math.comb(n - c, k) / math.comb(n, k)` is fine for a
+# thousand tries. `correct.sum(1).tolist()` gives the c of each prompt.
+#
+# </details>
+
+
+# %% kind="exercise" exercise="9.7"
+def pass_at_k(correct: Tensor, k: int) -> Tensor:
+    """Estimate the chance that one of k tries is right.
+
+    Args:
+        correct: (P, n) boolean, True = right, of n tries at each of P prompts.
+        k: number of tries, from 1 to n.
+
+    Returns:
+        (P,) estimates, float64.
+    """
+    ### BEGIN SOLUTION
+    n = correct.shape[1]
+    missed = [math.comb(n - c, k) / math.comb(n, k) for c in correct.sum(1).tolist()]
+    return 1 - torch.tensor(missed, dtype=torch.float64)
+    ### END SOLUTION
+
+
+# %% kind="check" exercise="9.7"
+check("9.7", pass_at_k)
+
+# %% [markdown]
+# First the claim about the simple formula, on marks of which we know the truth: p = 0.05, ten tries,
+# 4,000 times.
+
+# %%
+pass_at_k = yours("9.7", pass_at_k)
+
+drawn = torch.rand(4_000, 10, generator=torch.Generator().manual_seed(0)) < 0.05
+truth = 1 - 0.95**8
+unbiased = estimate_mean(pass_at_k(drawn, 8))
+simple = estimate_mean(1 - (1 - drawn.double().mean(1)) ** 8)
+print(f"pass@8 is {truth:.3f}; your estimate {unbiased}, 1 − (1 − c/n)^8 {simple}")
+assert unbiased.interval()[0] < truth < unbiased.interval()[1]
+assert simple.interval()[1] < truth - 0.02
+
+# %% [markdown]
+# Now the question that divides the field: does training with a checker **teach**, or does it
+# **sharpen**, making the likely likelier? If it only sharpens, pass@1 rises, and pass@k for large k
+# does not, or falls (Yue et al. 2025).
+#
+# `python -m rlhf_lessons.evaluation.sums_sweep` trained `sums-sft` with the checker, three seeds:
+# GRPO with groups of 16, and expert iteration (below) with equally many samples. Held-out tasks of
+# four numbers, 128 tries at each.
+#
+# *Predict, then run:* where do the lines cross, if they do?
+
+# %% figure="09_tries"
+sums_runs = load_sums_sweep()
+KS = (1, 2, 4, 8, 16, 32, 64, 128)
+NAMES = {"sft": "before", "grpo": "GRPO", "expert_iteration": "expert iteration"}
+
+
+def tries_of(method: str, tasks: str = "held_out") -> Tensor:
+    """Give the marks of all tries of a method's three seeds, (3 · tasks, tries)."""
+    counts = torch.tensor([run.right[tasks] for run in sums_runs if run.method == method])
+    return torch.arange(sums_runs[0].tries) < counts.flatten()[:, None]
+
+
+solved = {
+    (method, tasks): [estimate_mean(pass_at_k(tries_of(method, tasks), k)) for k in KS]
+    for method in NAMES
+    for tasks in ("held_out", "harder")
+}
+lines = {
+    name: tuple(zip(*((e.value, *e.interval()) for e in solved[method, "held_out"]), strict=True))
+    for method, name in NAMES.items()
+}
+pictures.tries(KS, lines)
+
+# %%
+for tasks, said in (("held_out", "four numbers"), ("harder", "six numbers, never trained on")):
+    print(f"{said}: pass@k" + "".join(f"{k:>8}" for k in KS))
+    for method, name in NAMES.items():
+        values = "".join(f"{estimate.value:8.3f}" for estimate in solved[method, tasks])
+        print(f"  {name:<{len(said) + 5}}{values}")
+
+# %% [markdown]
+# PASS_READING
+#
+# ## 9 · Keep what passes
+#
+# Is the policy gradient needed for that? **Expert iteration** (rejection sampling, STaR) does
+# without: draw responses, keep those that are right, fine-tune on them as on demonstrations, repeat.
+#
+# ### Exercise 9.8 · Keep what passes
+#
+# ●○○ · 8 min · 2 points
+#
+# Give the pairs to fine-tune on: right responses alone (score 1); of each prompt every text once, and
+# at most `most` of them, the first ones. *Why at most?* Else the tasks that are solved already fill
+# the whole batch.
+#
+# <details><summary>Hint 1</summary>
+#
+# A dictionary from prompt to the list of texts kept for it.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# `texts = kept.setdefault(prompt, [])`, then append where the score is 1, the text not in `texts` and
+# `len(texts) < most`.
+#
+# </details>
+
+
+# %% kind="exercise" exercise="9.8"
+def keep_what_passes(
+    prompts: list[str], responses: list[str], scores: np.ndarray, most: int
+) -> list[tuple[str, str]]:
+    """Choose the responses to learn from.
+
+    Args:
+        prompts: B prompts; one comes as often as it was answered.
+        responses: B responses.
+        scores: (B,) marks of a checker, 1 = right.
+        most: the most texts to keep of one prompt.
+
+    Returns:
+        (prompt, response) pairs.
+    """
+    ### BEGIN SOLUTION
+    kept: dict[str, list[str]] = {}
+    for prompt, response, score in zip(prompts, responses, scores, strict=True):
+        texts = kept.setdefault(prompt, [])
+        if score == 1 and response not in texts and len(texts) < most:
+            texts.append(response)
+    return [(prompt, text) for prompt, texts in kept.items() for text in texts]
+    ### END SOLUTION
+
+
+# %% kind="check" exercise="9.8"
+check("9.8", keep_what_passes)
+
+# %% [markdown]
+# Your function and your advantages, side by side, from the same policy, with about as many samples:
+# two rounds of 1,024 responses, and sixteen updates of 128.
+
+# %% kind="train"
+keep_what_passes = yours("9.8", keep_what_passes)
+
+student = load_policy("sums-sft")
+for turn in range(2):
+    tasks = sample_sums(64, 10 + turn)
+    asked, answers, right = ask(student, tasks, 16, seed=turn)
+    pairs = keep_what_passes(asked, answers, right.flatten().double().numpy(), 4)
+    print(f"round {turn + 1}: {float(right.double().mean()):4.0%} right, {len(pairs)} texts kept of "
+          f"{len(answers):,}")  # fmt: skip
+    tuning = SupervisedSettings(steps=20, batch_size=64, learning_rate=1e-3)
+    for _ in train_sft(student, pairs, tuning):
+        pass
+
+climber = load_policy("sums-sft")
+settings = GRPOSettings(
+    cycles=16, group_size=16, batch_size=128, minibatch_size=128, max_new_tokens=16,
+    learning_rate=1e-3, beta=0.0,
+)  # fmt: skip
+for record in train_grpo(
+    climber, sample_sums(2_000, 0), checker, settings, advantages=group_advantages
+):
+    if record.step % 5 == 1:
+        print(f"GRPO, cycle {record.step:2}: {record.reward:4.0%} right, "
+              f"{record.silent_groups:4.0%} of the groups silent")  # fmt: skip
+
+# %%
+shown = {"before": load_policy("sums-sft"), "kept what passes": student, "your groups": climber}
+first_tries = {}
+for name, trained in shown.items():
+    _, answers, right = ask(trained, HELD_OUT, 16, seed=1)
+    first_tries[name] = estimate_mean(pass_at_k(right, 1))
+    in_steps = np.mean(["=" in answer for answer in answers])
+    print(f"{name:<17} pass@1 {first_tries[name]}, pass@16 {float(pass_at_k(right, 16).mean()):.3f}, "
+          f"{in_steps:4.0%} step by step")  # fmt: skip
+before = first_tries.pop("before").interval()[1]
+assert all(estimate.interval()[0] > before for estimate in first_tries.values())
+
+# %% [markdown]
+# EXPERT_READING
+#
+# ## 10 · A checker that is fooled
+#
+# A checker is a program, and programs have holes. Ours looked at what follows the last "=". Suppose
+# that its author had looked for the right number *anywhere* in the response. It marks no right
+# response wrong, and on what the policy writes today the two hardly differ.
+
+# %%
+fooled_checker = FooledSumsChecker()
+asked, answers, right = ask(load_policy("sums-sft"), HELD_OUT, 16, seed=2)
+with_hole = fooled_checker(asked, answers)
+disagree = float((torch.from_numpy(with_hole) != right.flatten().double()).double().mean())
+print(f"before training the two checkers disagree on {disagree:.1%} of {len(answers):,} responses; "
+      f"{with_hole.mean():.1%} pass the one with the hole, {float(right.double().mean()):.1%} are "
+      f"right")  # fmt: skip
+assert bool((torch.from_numpy(with_hole) >= right.flatten().double()).all())
+
+# %% [markdown]
+# *Predict, then run:* same policy, same loop, the checker with the hole. What will it write?
+
+# %%
+for run in sums_runs:
+    if run.method in ("grpo", "grpo_fooled") and run.seed == 0:
+        print(f"{run.method}: its checker marked {run.reward_curve[-1]:4.0%} of the last batch right, "
+              f"{run.right_curve[-1]:4.0%} are right")  # fmt: skip
+        for prompt, response in run.shown[:4]:
+            print(f"    {prompt} {response}")
+fooled_runs = [run for run in sums_runs if run.method == "grpo_fooled"]
+honest_runs = [run for run in sums_runs if run.method == "grpo"]
+for name, chosen in (("fooled", fooled_runs), ("honest", honest_runs)):
+    by_hole = estimate_mean([np.mean(run.fooled["held_out"]) / run.tries for run in chosen])
+    by_truth = estimate_mean([np.mean(run.right["held_out"]) / run.tries for run in chosen])
+    print(f"trained with the {name} checker: {by_hole.value:.0%} pass the hole, {by_truth.value:.0%} "
+          f"are right (held-out tasks, three seeds)")  # fmt: skip
+
+# %% [markdown]
+# FOOLED_READING
+#
+# ## 11 · Thumbs
+#
+# Nobody clicks on pairs. What products collect is a thumb, up or down, on the one response that was
+# shown. KTO (Ethayarajh et al. 2024) learns from those. With $\hat r = \log \pi(y) - \log
+# \pi_\text{ref}(y)$ and a **reference point** z, which says how far the policy has moved on the whole:
+#
+# $$L = \begin{cases} \lambda_D \big(1 - \sigma(\beta(\hat r - z))\big) & \text{thumb up} \\
+# \lambda_U \big(1 - \sigma(\beta(z - \hat r))\big) & \text{thumb down} \end{cases}$$
+#
+# ### Exercise 9.9 · Thumbs
+#
+# ●●○ · 10 min · 3 points
+#
+# One loss for each thumb. z is held fixed. *Why 1 − σ, and not −log σ as in DPO?* It levels off on
+# both sides: a response that is far from where it should be pulls no more than one that is there.
+#
+# <details><summary>Hint 1</summary>
+#
+# `inside = beta * (policy_log_probs - reference_log_probs - reference_point.detach())`.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# $1 - \sigma(x) = \sigma(-x)$, so the loss is `torch.sigmoid(-inside)` for a thumb up and
+# `torch.sigmoid(inside)` for one down; `torch.where(desirable_mask, ..., ...)`.
+#
+# </details>
+
+
+# %% kind="exercise" exercise="9.9"
+def thumbs_loss(
+    policy_log_probs: Tensor,
+    reference_log_probs: Tensor,
+    desirable_mask: Tensor,
+    reference_point: Tensor,
+    beta: float,
+    desirable_weight: float,
+    undesirable_weight: float,
+) -> Tensor:
+    """Give KTO's loss for each thumb.
+
+    Args:
+        policy_log_probs: (B,) log π(y | x) in nats, with gradient.
+        reference_log_probs: (B,) log π_ref(y | x) in nats; constants.
+        desirable_mask: (B,) boolean, True = thumb up.
+        reference_point: () z in nats; a constant.
+        beta: β above 0, per nat.
+        desirable_weight: λ_D, of the thumbs up.
+        undesirable_weight: λ_U, of the thumbs down.
+
+    Returns:
+        (B,) losses.
+    """
+    ### BEGIN SOLUTION
+    inside = beta * (policy_log_probs - reference_log_probs - reference_point.detach())
+    return torch.where(
+        desirable_mask,
+        desirable_weight * torch.sigmoid(-inside),
+        undesirable_weight * torch.sigmoid(inside),
+    )
+    ### END SOLUTION
+
+
+# %% kind="check" exercise="9.9"
+check("9.9", thumbs_loss)
+
+# %% [markdown]
+# Against DPO, with as many **labels**: N pairs need 2N responses, N thumbs need N. People are
+# simulated: of two responses they choose the better by Bradley-Terry, and they put a thumb up with the
+# chance that it beats an average one, $\sigma(r - J)$. The writer of lesson 5 learns, who sees the last
+# word alone, so that what is learned in one text holds in others. Twelve seeds, full batches.
+#
+# *Predict, then run:* 100 labels or 1,600, who is ahead? And who is ahead after many epochs?
+
+# %% kind="train"
+thumbs_loss = yours("9.9", thumbs_loss)
+
+LAST_WORDS = ("", *OPINION_WORDS)
+last_word = torch.tensor(
+    [LAST_WORDS.index(prefix.split()[-1] if prefix else "") for prefix in tree.prefixes]
+)
+habits = torch.from_numpy(opinion_habits(LAST_WORDS)).log()  # (7, 7): last word, next action
+LABELS, EPOCHS, RATERS = (100, 400, 1600), (10, 30, 60, 100, 150), 12
+average = float(old_p @ rewards)
+
+
+def learn(loss_of, labels: int) -> dict[int, tuple[Tensor, Tensor]]:
+    """Train twelve writers on labels of their own; give true score and KL at some epochs."""
+    draw = torch.Generator().manual_seed(labels)
+    theta = habits.expand(RATERS, 7, 7).clone().requires_grad_()
+    one, other = (
+        torch.multinomial(old_p.expand(RATERS, -1), labels, True, generator=draw) for _ in range(2)
+    )
+    coin = torch.rand(RATERS, labels, generator=draw, dtype=torch.float64)
+    optimiser, reached = torch.optim.Adam([theta], lr=0.05), {}
+    for epoch in range(1, max(EPOCHS) + 1):
+        moved = tree.response_log_probs(theta[:, last_word]) - start_log_p
+        optimiser.zero_grad()
+        loss_of(moved, one, other, coin).sum().backward()
+        optimiser.step()
+        if epoch in EPOCHS:
+            log_p = tree.response_log_probs(theta.detach()[:, last_word])
+            kl = (log_p.exp() * (log_p - start_log_p)).sum(1)
+            reached[epoch] = (log_p.exp() @ rewards, kl)
+    return reached
+
+
+def by_pairs(moved, one, other, coin):
+    """Give DPO's loss on pairs, (raters,)."""
+    first_wins = coin < torch.sigmoid(rewards[one] - rewards[other])
+    margin = moved.gather(1, one) - moved.gather(1, other)
+    return -logsigmoid(0.3 * torch.where(first_wins, margin, -margin)).mean(1)
+
+
+def by_thumbs(moved, one, other, coin):
+    """Give KTO's loss on thumbs, (raters,)."""
+    del other
+    up = coin < torch.sigmoid(rewards[one] - average)
+    losses = []
+    for row, thumbs in zip(moved.gather(1, one), up, strict=True):
+        z = row.detach().mean().clamp(min=0)
+        losses.append(thumbs_loss(row, torch.zeros_like(row), thumbs, z, 0.3, 1.0, 1.0).mean())
+    return torch.stack(losses)
+
+
+labelled = {
+    (name, count): learn(loss_of, count)
+    for count in LABELS
+    for name, loss_of in (("DPO, pairs", by_pairs), ("KTO, thumbs", by_thumbs))
+}
+
+# %%
+for (name, count), reached in labelled.items():
+    said = ", ".join(
+        f"{epoch}: {estimate_mean(score).value:+.2f} ({float(kl.mean()):.1f})"
+        for epoch, (score, kl) in reached.items()
+    )
+    print(f"{count:5} labels, {name:<11}  true J (KL) after epochs {said}")
+
+
+def lead(count: int, epoch: int) -> tuple[float, float]:
+    """Give the interval of how far KTO is ahead of DPO, over twelve raters."""
+    thumbs, pairs = (labelled[name, count][epoch][0] for name in ("KTO, thumbs", "DPO, pairs"))
+    return estimate_mean(thumbs - pairs).interval()
+
+
+assert lead(100, 150)[0] > 0 > lead(1600, 150)[1]
+assert all(labelled["DPO, pairs", n][150][1].mean() > labelled["KTO, thumbs", n][150][1].mean() + 0.5
+           for n in LABELS)  # fmt: skip
+
+# %% [markdown]
+# With 100 labels, DPO is best after some 60 epochs and then loses what it had gained: −log σ asks for
+# more margin as long as there is any, of every pair, the mislabelled ones too. KTO's loss levels off,
+# and so does its KL. With 1,600 labels that same caution costs it: DPO has the information of 3,200
+# responses, uses it, and goes further. At the same KL the two are close all along. So: thumbs are
+# no second-rate labels here, label for label; where you have few of them, they are the calmer ones.
+#
+# What the world grants to the thumbs: its raters put the bar at the average response. Where nine in
+# ten thumbs go up, λ must make up for it, and whether one can tell is exactly what a pair need not ask.
+#
+# ## What was shown
+#
+# | claim | where | measured by |
+# | --- | --- | --- |
+# | leave-one-out has the exact gradient as its mean; the group's mean shortens it by (G − 1)/G | 2 | all groups |
+# | in small groups a baseline costs variance; it is a mean over pairs, known for every G | 2 | all groups, all pairs |
+# | dividing by the deviation turns the gradient, to that of 2·arcsin √p in large groups | 3 | all groups |
+# | a mean over tokens makes the score (r − J)/length | 4 | all groups, enumeration |
+# | only the product of ratios is exact; the response's ratio is nearest, a clip is a brake | 5 | enumeration |
+# | PPO, RLOO and GRPO on reviews, at equal samples and at equal time | 7 | 3 seeds, intervals |
+# | what a checker teaches: pass@k before and after | 8 | 3 seeds, 100 tasks |
+# | keeping what passes does much of it | 9 | 100 tasks |
+# | a checker with a hole is found out by the policy | 10 | 3 seeds |
+# | thumbs against pairs, label for label | 11 | 12 seeds, exact scores |
+#
+# **In the package.** `rlhf_lessons.formulas`: `rloo_advantages`, `dr_grpo_advantages`,
+# `grpo_advantages`, `masked_mean`, `mean_of_responses`, `mean_over_length`, `dapo_policy_loss`,
+# `gspo_policy_loss`, `cispo_policy_loss`, `pass_at_k`, `kto_loss`. `rlhf_lessons.training`:
+# `train_grpo`, whose table names the choices that make RLOO, Dr. GRPO, DAPO, GSPO and CISPO,
+# `train_expert_iteration`, `train_kto`. `rlhf_lessons.worlds`: `SumsChecker`, `FooledSumsChecker`.
+#
+# **Further reading.**
+#
+# - Kool et al. 2019, *Buy 4 REINFORCE Samples, Get a Baseline for Free!*; Ahmadian et al. 2024, *Back
+#   to Basics*: RLOO.
+# - Shao et al. 2024, *DeepSeekMath*: GRPO. Liu et al. 2025, *Understanding R1-Zero-Like Training*: Dr.
+#   GRPO. Yu et al. 2025, *DAPO*. Zheng et al. 2025, *Group Sequence Policy Optimization*. MiniMax 2025,
+#   *MiniMax-M1*: CISPO.
+# - Hoeffding 1948, *A Class of Statistics with Asymptotically Normal Distribution*: means over pairs.
+# - Chen et al. 2021, *Evaluating Large Language Models Trained on Code*: pass@k. Yue et al. 2025, *Does
+#   Reinforcement Learning Really Incentivize Reasoning Capacity in LLMs Beyond the Base Model?*
+# - Zelikman et al. 2022, *STaR*: learning from one's own right answers.
+# - Ethayarajh et al. 2024, *KTO: Model Alignment as Prospect Theoretic Optimization*.
+#
+# **Three quick questions.**
+#
+# 1. A log of GRPO shows 70 % silent groups. What does it cost, and what can you do?
+#
+# <details><summary>Answer</summary>
+#
+# Seven in ten samples teach nothing. Draw other prompts in their place (`redraws`), make the groups
+# larger, or leave out prompts that are solved always or never.
+#
+# </details>
+#
+# 2. Two runs reach the same reward. In one the wrong answers have grown longer and longer. What do you
+#    look at first?
+#
+# <details><summary>Answer</summary>
+#
+# At the mean over tokens. Divided by its own length, a long wrong answer is punished less per token.
+#
+# </details>
+#
+# 3. pass@1 has doubled and pass@64 is unchanged. Was the training in vain?
+#
+# <details><summary>Answer</summary>
+#
+# No: one answer now does what took several. But on tasks that the policy could not solve at all before,
+# expect little.
+#
+# </details>
+#
+# The words of this lesson, in three languages:
+
+# %%
+glossary(9)

@@ -147,9 +147,7 @@ def groups_by_index_arithmetic(log_probs, slopes, rewards, advantages, group_siz
     count = len(log_probs)
     number = torch.arange(count**group_size)[:, None]
     groups = number // count ** torch.arange(group_size) % count
-    return tuple(
-        _listed(log_probs, slopes, rewards, advantages, group_size, groups.tolist())[2:]
-    )
+    return tuple(_listed(log_probs, slopes, rewards, advantages, group_size, groups.tolist())[2:])
 
 
 # 9.3 · in units of the deviation ----------------------------------------------------------------
@@ -337,8 +335,10 @@ def means_without_batch(x, mask, length):
 
 def means_responses_summed(x, mask, length):
     kept = _clean(x, mask)
-    return kept.sum() / mask.sum(), (kept.sum(1) / mask.sum(1)).sum(), kept.sum() / (
-        len(x) * length
+    return (
+        kept.sum() / mask.sum(),
+        (kept.sum(1) / mask.sum(1)).sum(),
+        kept.sum() / (len(x) * length),
     )
 
 
@@ -477,7 +477,7 @@ def pass_by_comb(correct, k):
 
 
 def pass_by_turns(correct, k):
-    """Draw one after the other: the chance that the next is wrong, too, as long as none is right."""
+    """Draw one after the other: the chance that the next one is wrong, too."""
     n = correct.shape[1]
     wrong = (n - correct.sum(1)).double()
     none = torch.ones(len(correct), dtype=torch.float64)

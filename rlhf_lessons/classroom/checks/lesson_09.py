@@ -57,7 +57,7 @@ def _leave_one_out_mistakes(scores: Tensor) -> dict[str, Tensor]:
         "You divided the sum of the others by G: the others are G − 1": (
             scores - (scores.sum(1, keepdim=True) - scores) / size
         ),
-        "You compared with the mean of the whole batch: each prompt has a group of its own, dim=1": (
+        "You compared with the mean of the whole batch: each prompt has its own group, dim=1": (
             scores - scores.mean()
         ),
         "You averaged over the prompts: the group of a prompt is a ROW, dim=1": (
@@ -65,11 +65,11 @@ def _leave_one_out_mistakes(scores: Tensor) -> dict[str, Tensor]:
         ),
         "You gave the baseline itself: the advantage is the score less the baseline": others,
         "The sign is turned: better than the others is a positive advantage": others - scores,
-        "You divided by the deviation: that comes in exercise 9.3": formulas.grpo_advantages(scores),
-        "You compared with the SUM of the others: divide by G − 1": (
-            scores - others * (size - 1)
+        "You divided by the deviation: that comes in exercise 9.3": (
+            formulas.grpo_advantages(scores)
         ),
-    }  # fmt: skip
+        "You compared with the SUM of the others: divide by G − 1": (scores - others * (size - 1)),
+    }
 
 
 @leave_one_out.part("groups of several", points=1)
@@ -648,9 +648,7 @@ def _(answer, draw) -> None:
 
 # 9.7 · pass@k -----------------------------------------------------------------------------------
 
-pass_at_k = Exercise(
-    "9.7", "Pass at k", function="pass_at_k", reference=lambda: formulas.pass_at_k
-)
+pass_at_k = Exercise("9.7", "Pass at k", function="pass_at_k", reference=lambda: formulas.pass_at_k)
 
 
 def _draw_marks(draw: np.random.Generator, prompts: int, n: int) -> Tensor:
@@ -826,9 +824,7 @@ def _(answer, draw) -> None:
 
 # 9.9 · thumbs -----------------------------------------------------------------------------------
 
-thumbs_loss = Exercise(
-    "9.9", "Thumbs", function="thumbs_loss", reference=lambda: formulas.kto_loss
-)
+thumbs_loss = Exercise("9.9", "Thumbs", function="thumbs_loss", reference=lambda: formulas.kto_loss)
 
 
 def _draw_thumbs(draw: np.random.Generator, dtype=torch.float64):

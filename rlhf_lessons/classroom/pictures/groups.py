@@ -230,9 +230,7 @@ def draw_group_and_beta(
         left, right = figure.subplots(1, 2, width_ratios=(1.7, 1))
         left.faint = [left.plot([], [], "-", color="#d3d3d8", lw=1.0)[0] for _ in others]
         left.plot(*best, color="#1a1a1c", linestyle="--", linewidth=1.6, label="the best there is")
-        left.seeds = [
-            left.plot([], [], "-", color=COLORS[0], lw=1.4, alpha=0.8)[0] for _ in paths
-        ]
+        left.seeds = [left.plot([], [], "-", color=COLORS[0], lw=1.4, alpha=0.8)[0] for _ in paths]
         left.seeds[0].set_label("your runs, a line a seed")
         (left.star,) = left.plot(
             [], [], "*", color=COLORS[2], markersize=13, linestyle="none", label="π* for this β"
