@@ -60,12 +60,22 @@ from rlhf_lessons.worlds.reviews import (
     sample_reviews,
     sample_web_text,
 )
+from rlhf_lessons.worlds.sums import (
+    SUMS_VOCABULARY,
+    FooledSumsChecker,
+    SumsChecker,
+    right_sum,
+    sample_sum_demonstrations,
+    sample_sums,
+    sum_steps,
+)
 from rlhf_lessons.worlds.texts import LabelledText, load_texts, openings_of, split_openings
 from rlhf_lessons.worlds.thumbs import Thumb, load_thumbs, save_thumbs, thumbs_of_pairs
 
 __all__ = [
     "OPINION_LENGTH",
     "OPINION_WORDS",
+    "SUMS_VOCABULARY",
     "VOCABULARY",
     "AILabeller",
     "AgreementJudge",
@@ -74,6 +84,7 @@ __all__ = [
     "Encyclopedia",
     "Fault",
     "FilmSnippet",
+    "FooledSumsChecker",
     "GroupedComparers",
     "LabelledText",
     "NoisyComparer",
@@ -85,6 +96,7 @@ __all__ = [
     "ScaleRater",
     "SimilarityRater",
     "Subject",
+    "SumsChecker",
     "Thumb",
     "VaderJudge",
     "WeightedJudge",
@@ -111,13 +123,17 @@ __all__ = [
     "people_encyclopedia",
     "preference_probability",
     "ranking_to_pairs",
+    "right_sum",
     "sample_fact_demonstrations",
     "sample_fact_documents",
     "sample_prompts",
     "sample_reviews",
+    "sample_sum_demonstrations",
+    "sample_sums",
     "sample_web_text",
     "save_preferences",
     "save_thumbs",
     "split_openings",
+    "sum_steps",
     "thumbs_of_pairs",
 ]
