@@ -495,7 +495,7 @@ def pass_by_log_gamma(correct, k):
             continue
         log = math.lgamma(n - c + 1) - math.lgamma(n - c - k + 1)
         values.append(1 - math.exp(log - math.lgamma(n + 1) + math.lgamma(n - k + 1)))
-    return np.array(values)
+    return torch.from_numpy(np.array(values))
 
 
 # 9.8 · keep what passes -------------------------------------------------------------------------
@@ -532,7 +532,11 @@ def keep_texts_once_in_all(prompts, responses, scores, most):
 
 
 def keep_few_in_all(prompts, responses, scores, most):
-    return keep_by_dict(prompts, responses, scores, len(prompts))[:most]
+    kept = []
+    for prompt, response, score in zip(prompts, responses, scores, strict=True):
+        if score == 1 and (prompt, response) not in kept and len(kept) < most:
+            kept.append((prompt, response))
+    return kept
 
 
 def keep_texts_alone(prompts, responses, scores, most):
@@ -623,7 +627,7 @@ def thumbs_by_value(policy, reference, up, z, beta, good, bad):
 
 WRONG = {
     "9.1": [
-        ("whole group", loo_whole_group, "its own score must not stand in"),
+        ("whole group", loo_whole_group, "own score must not stand in"),
         ("whole batch", loo_whole_batch, "mean of the whole batch"),
         ("over prompts", loo_over_prompts, "You averaged over the prompts"),
         ("divided by G", loo_divided_by_size, "the others are G − 1"),

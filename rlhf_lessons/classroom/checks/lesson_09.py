@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -187,7 +188,7 @@ def _mean_mistakes(log_probs, slopes, rewards, advantages, size) -> dict[str, ob
 
 @over_all_groups.part("the mean", points=2)
 def _(answer, draw) -> None:
-    for advantages, size in ((formulas.rloo_advantages, 3), (formulas.dr_grpo_advantages, 2)):
+    for advantages, size in ((formulas.rloo_advantages, 2), (formulas.dr_grpo_advantages, 3)):
         space = _draw_space(draw)
         mean, _ = _pair(answer(*space, advantages, size))
         compare(
@@ -405,7 +406,12 @@ def _(answer, draw) -> None:
         )
 
 
-@prompt_weight.part("in units of the deviation", points=1)
+def lopsided(scores: Tensor) -> Tensor:
+    """Give advantages that change more than their sign where right and wrong change places."""
+    return scores * scores.sum(1, keepdim=True) - 0.5 * scores.mean(1, keepdim=True)
+
+
+@prompt_weight.part("in units of the deviation, and any others", points=1)
 def _(answer, draw) -> None:
     for low, high in ((0.1, 0.4), (0.7, 0.9)):
         p, size = float(draw.uniform(low, high)), int(draw.integers(3, 7))
@@ -416,6 +422,13 @@ def _(answer, draw) -> None:
             mistakes=_prompt_weight_mistakes(p, size, formulas.grpo_advantages),
             dtype=False,
         )
+    compare(
+        "prompt_weight with advantages that treat right and wrong unlike",
+        answer(0.2, 4, lopsided),
+        reference_prompt_weight(0.2, 4, lopsided),
+        mistakes=_prompt_weight_mistakes(0.2, 4, lopsided),
+        dtype=False,
+    )
 
 
 @prompt_weight.part("a hard prompt, a large group", points=1)
@@ -452,8 +465,6 @@ def _three_means_mistakes(x: Tensor, mask: Tensor, length: int) -> tuple[dict, d
     counts, width = mask.sum(1), mask.shape[1]
     shared = {
         "You averaged over the padding too: only tokens where the mask is True count": x.mean(),
-        "The padding reached your result: NaN times 0 is NaN, so select, or fill with 0, before "
-        "you add up": (x * mask).sum() / mask.sum(),
     }
     tokens = {
         **shared,
@@ -756,39 +767,42 @@ def _draw_answers(draw: np.random.Generator) -> tuple[list[str], list[str], np.n
     return prompts, responses, np.array(marks)
 
 
-def _as_counts(pairs: object) -> dict[tuple[str, str], int]:
+def _counted(pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:
+    """Say how often each pair is there: the order of the prompts does not matter."""
+    return dict(Counter((prompt, response) for prompt, response in pairs))
+
+
+def _learned(pairs: object) -> dict[tuple[str, str], int]:
     require(
-        isinstance(pairs, (list, tuple)) and all(len(pair) == 2 for pair in pairs),
+        isinstance(pairs, (list, tuple))
+        and all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in pairs),
         "Return a list of (prompt, response) pairs",
     )
-    counts: dict[tuple[str, str], int] = {}
-    for prompt, response in pairs:
-        counts[prompt, response] = counts.get((prompt, response), 0) + 1
-    return counts
+    return _counted(pairs)
 
 
 def _kept_mistakes(prompts, responses, scores, most) -> dict[str, object]:
     rows = list(zip(prompts, responses, scores, strict=True))
     right = [(p, y) for p, y, s in rows if s == 1]
-    once_each = list({y: (p, y) for p, y in right}.values())
+    once_each = list({y: (p, y) for p, y in reversed(right)}.values())  # the first prompt has it
     firsts: dict[str, list[str]] = {}
     for prompt, text in right:
         firsts.setdefault(prompt, []).append(text)
     capped = [(p, y) for p, texts in firsts.items() for y in texts[:most]]
     return {
-        "You kept wrong responses: those with score 1 alone": lambda: _as_counts(
+        "You kept wrong responses: those with score 1 alone": _counted(
             reference_keep_what_passes(prompts, responses, np.ones(len(rows)), most)
         ),
-        "You kept the WRONG ones": lambda: _as_counts(
+        "You kept the WRONG ones": _counted(
             reference_keep_what_passes(prompts, responses, 1 - np.asarray(scores), most)
         ),
-        "You kept a text of a prompt more than once": lambda: _as_counts(capped),
-        "You kept everything that is right, copies too": lambda: _as_counts(right),
-        "You did not stop at `most` for each prompt": lambda: _as_counts(dict.fromkeys(right)),
-        "You dropped a text because ANOTHER prompt had it: copies count within a prompt": lambda: (
-            _as_counts(once_each)
+        "You kept a text of a prompt more than once": _counted(capped),
+        "You kept everything that is right, copies too": _counted(right),
+        "You did not stop at `most` for each prompt": _counted(dict.fromkeys(right)),
+        "You dropped a text because ANOTHER prompt had it: copies count within a prompt": _counted(
+            once_each
         ),
-        "You stopped at `most` in all: it is the most of each PROMPT": lambda: _as_counts(
+        "You stopped at `most` in all: it is the most of each PROMPT": _counted(
             list(dict.fromkeys(right))[:most]
         ),
     }
@@ -799,8 +813,8 @@ def _(answer, draw) -> None:
     prompts, responses, scores = _draw_answers(draw)
     compare(
         "what keep_what_passes kept (pair: how often), most = 10",
-        _as_counts(answer(prompts, responses, scores, 10)),
-        _as_counts(reference_keep_what_passes(prompts, responses, scores, 10)),
+        _learned(answer(prompts, responses, scores, 10)),
+        _counted(reference_keep_what_passes(prompts, responses, scores, 10)),
         mistakes=_kept_mistakes(prompts, responses, scores, 10),
     )
 
@@ -808,16 +822,12 @@ def _(answer, draw) -> None:
 @keep_what_passes.part("the first few of each prompt, in order", points=1)
 def _(answer, draw) -> None:
     prompts, responses, scores = _draw_answers(draw)
-    got = answer(prompts, responses, scores, 2)
-    expected = reference_keep_what_passes(prompts, responses, scores, 2)
-    counts = _as_counts(expected)
-    if _as_counts(got) != counts:
-        compare(
-            "what keep_what_passes kept (pair: how often), most = 2",
-            _as_counts(got),
-            counts,
-            mistakes=_kept_mistakes(prompts, responses, scores, 2),
-        )
+    compare(
+        "what keep_what_passes kept (pair: how often), most = 2",
+        _learned(answer(prompts, responses, scores, 2)),
+        _counted(reference_keep_what_passes(prompts, responses, scores, 2)),
+        mistakes=_kept_mistakes(prompts, responses, scores, 2),
+    )
     nothing = answer(prompts, responses, np.zeros(len(prompts)), 2)
     require(len(nothing) == 0, "Where nothing is right, nothing is kept: return an empty list")
 

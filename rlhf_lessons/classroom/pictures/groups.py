@@ -72,25 +72,24 @@ def variance_by_group_size(
     return figure
 
 
-def prompt_weights(shares: Sequence[float], lines: Mapping[str, Sequence[float]]) -> Figure:
+def prompt_weights(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Figure:
     """Draw how much a prompt weighs in the mean gradient, by how often its responses are right.
 
     Args:
-        shares: (N,) the probability p that a response is right.
-        lines: estimator -> (N,) its weight of a prompt with that p.
+        lines: estimator -> the probabilities p that a response is right, and its weights there.
 
     Returns:
         The figure.
     """
     figure, (axes,) = _panels(1, (7.4, 3.8))
-    for index, (name, values) in enumerate(lines.items()):
-        curve(axes, shares, values, label=name, index=index)
+    for index, (name, (shares, weights)) in enumerate(lines.items()):
+        curve(axes, shares, weights, label=name, index=index)
     axes.set(
         xlabel="p, the chance that a response to the prompt is right",
         ylabel="weight of the prompt",
         title="Divided by the deviation, the hard and the easy count more",
         xlim=(0, 1.45),
-        ylim=(0, 8.5),
+        ylim=(0, 9),
     )
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
     label_ends(axes)
@@ -222,7 +221,7 @@ def draw_group_and_beta(
         best: (KL, reward) of the best policies of all KL strengths.
         target: KL and reward of the best policy for the chosen β.
         sizes: the group sizes.
-        deviations: the standard deviation of the first gradient for each.
+        deviations: for each the standard deviation of the first gradient, over its length.
         group_size: the chosen G.
         title: what to write above the left panel.
     """
@@ -242,7 +241,7 @@ def draw_group_and_beta(
         right.set_xscale("log", base=2)
         right.set_xticks(list(sizes), [str(size) for size in sizes])
         right.minorticks_off()
-        right.set(xlabel="group size G", title="std of the first gradient", ylim=(0, None))
+        right.set(xlabel="group size G", title="noise of the first gradient", ylim=(0, None))
         right.said = right.annotate("", (0, 0), (0, 12), textcoords="offset points", ha="center",
                                     color=TEXT_COLORS[2])  # fmt: skip
     left, right = figure.axes
