@@ -43,8 +43,8 @@ SUMS_VOCABULARY: tuple[str, ...] = ("+", "=", "or", *map(str, range(_LARGEST + 1
 """The words of the world: two signs, a word of doubt, and the numbers from 0 to 99."""
 
 _TASK = re.compile(r"[0-9]+( \+ [0-9]+)+ =")
-_STEPS, _DOUBT = 0.3, 0.1  # shares of the demonstrations; the others give the answer at once
-_DEMONSTRATED = (2, 6)  # terms
+_STEPS, _DOUBT = 0.4, 0.1  # shares of the demonstrations; the others give the answer at once
+_DEMONSTRATED = (3, 5)  # terms
 
 
 def right_sum(prompt: str) -> int:
@@ -116,7 +116,7 @@ def sample_sums(
 def sample_sum_demonstrations(n: int, seed: int) -> list[tuple[str, str]]:
     """Write what people of different habits would answer: the examples of fine-tuning.
 
-    Tasks of 2 to 6 numbers, none of them held out. 3 in 10 responses go step by step and 6 in 10
+    Tasks of 3 to 5 numbers, none of them held out. 4 in 10 responses go step by step and 5 in 10
     give the sum at once, all of them right. 1 in 10 is in doubt between two numbers near the sum,
     of which at most one is right.
 

@@ -103,7 +103,7 @@ def test_demonstrations_are_of_three_habits_and_never_held_out():
     for prompt, response in examples:
         assert words.issuperset(prompt.split()) and words.issuperset(response.split())
         terms = prompt.count("+") + 1
-        assert 2 <= terms <= 6
+        assert 3 <= terms <= 5
         if "or" in response.split():
             kinds["doubt"] += 1
             first, second = map(int, response.split(" or "))
@@ -111,10 +111,10 @@ def test_demonstrations_are_of_three_habits_and_never_held_out():
         else:
             kinds["steps" if " " in response else "once"] += 1
             assert CHECK([prompt], [response])[0] == 1
-    two = sum(prompt.count("+") == 1 for prompt, _ in examples) / 4_000
-    assert two == pytest.approx(0.2, abs=0.03)
-    # A sum of two has no steps: its answer step by step is the answer at once.
-    assert kinds["steps"] / 4_000 == pytest.approx(0.3 * 0.8, abs=0.03)
+    for terms in (3, 4, 5):
+        share = sum(prompt.count("+") == terms - 1 for prompt, _ in examples) / 4_000
+        assert share == pytest.approx(1 / 3, abs=0.03)
+    assert kinds["steps"] / 4_000 == pytest.approx(0.4, abs=0.03)
     assert kinds["doubt"] / 4_000 == pytest.approx(0.1, abs=0.02)
     for terms in (3, 4):
         held_out = set(sample_sums(500, 0, terms=terms, held_out=True))
