@@ -1,4 +1,4 @@
-"""What ``sft.py``, ``reward_model.py`` and ``dpo.py`` share: TRL's step and ours, in turns.
+"""What ``sft``, ``reward_model``, ``dpo`` and ``grpo`` share: TRL's step and ours, in turns.
 
 Both train the same GPT-2 (same weights at the start, AdamW, gradients clipped at 1) on the same
 texts, 32 a step, on one thread, interleaved in one process: after each step of TRL one of ours, as
