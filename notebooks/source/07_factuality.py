@@ -893,9 +893,9 @@ def came_to_its_end():
     """Whether the training did; of a policy that was stopped on the way nothing is claimed."""
     if not run.finished:
         print(
-            f"Training was stopped after {len(run.records)} of {STEPS} steps, so this cell claims"
+            f"Nothing is claimed here: training was stopped after {len(run.records)} of {STEPS} steps."
         )
-        print("nothing. run.resume() in a new cell goes on; then run the cells from here on again.")
+        print("run.resume() in a new cell goes on; then run the cells below that one again.")
     return run.finished
 
 

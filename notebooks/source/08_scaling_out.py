@@ -786,7 +786,7 @@ for update in (1 / 64, 1 / 128, 1 / 256, 1 / 512):
 # ●●○ · 10 min · 3 points
 #
 # Suppose the *weights themselves* were stored in bfloat16. Round the weights, add the updates, round the sum. Among
-# the updates that are not 0, what share leaves the weight exactly as it was?
+# the updates that are not 0, what share leaves the weight exactly as it was stored?
 #
 # *Why it matters:* it answers why training code keeps a float32 copy of the weights.
 #
@@ -862,7 +862,7 @@ assert lost[1] > 0.9 and lost[-1] < 0.5 and lost == sorted(lost, reverse=True)
 #
 # $$\sum_t \big(\log \pi(y_t) - \log \pi_\text{ref}(y_t)\big) \qquad \text{over the tokens that the mask counts}$$
 #
-# in float32, as exact as these logits allow.
+# in float32, as exact as these logits allow. What stands in the padding is garbage, perhaps NaN, and counts for nothing.
 #
 # *Why here and not at the end?* What is rounded stays rounded. Cast before the difference is taken, in fact before
 # the log-softmax, for that is where numbers of size 20 meet numbers of size 0.01.
@@ -971,7 +971,7 @@ assert errors["yours"] < 1e-4 and errors["bfloat16 to the end"] > 0.01
 # $$\texttt{batch\_size} = \text{processes} \times \texttt{gradient\_accumulation\_steps} \times
 # \texttt{per\_device\_train\_batch\_size}$$
 #
-# A batch that cannot be shared out evenly must raise a `ValueError`.
+# A batch that cannot be shared out evenly must raise a `ValueError`; otherwise TRL wants a whole number (`int`).
 #
 # *Why it matters:* the commonest way to "scale" a run is to leave the batch per device as it was. Then eight GPUs
 # make the batch eight times as large, at a learning rate that was tuned for another one.
@@ -1077,9 +1077,9 @@ def came_to_its_end():
     """Whether TRL's run did; a run that was stopped on the way proves nothing."""
     if run is not None and not run.finished:
         print(
-            f"TRL was stopped after {len(run.records)} of {HANDED.steps} steps: nothing to compare."
+            f"Nothing to compare: TRL was stopped after {len(run.records)} of {HANDED.steps} steps."
         )
-        print("run.resume() in a new cell goes on; then run the cells from here on again.")
+        print("run.resume() in a new cell goes on; then run the cells below that one again.")
     return run is not None and run.finished
 
 
