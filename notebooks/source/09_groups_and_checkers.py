@@ -24,6 +24,7 @@
 import math
 from collections.abc import Callable
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from torch import Tensor
@@ -31,7 +32,14 @@ from torch.nn.functional import logsigmoid
 
 from rlhf_lessons import formulas
 from rlhf_lessons.classroom import Choice, check, explore, glossary, use_style, yours
-from rlhf_lessons.classroom.pictures import groups as pictures
+from rlhf_lessons.classroom.pictures.groups import (
+    draw_group_and_beta,
+    draw_old_samples,
+    draw_prompt_weights,
+    draw_reward_by_kl_and_time,
+    draw_tries,
+    draw_variance,
+)
 from rlhf_lessons.evaluation import (
     estimate_mean,
     load_group_sweep,
@@ -293,7 +301,8 @@ for G, value in zip(SIZES, one_out, strict=True):
     print(f"G = {G:2}: variance · G of leave-one-out {value:.3f}, with the exact baseline J "
           f"{centred:.3f}")  # fmt: skip
 assert one_out[2] > alone(small_scores) > one_out[3] and one_out[-1] < 1.03 * centred
-pictures.variance_by_group_size(SIZES, lines, listed)
+draw_variance(SIZES, lines, listed)
+plt.show()
 
 # %% [markdown]
 # The dots are the lists of all groups, the lines the formula. From eight responses on the group
@@ -464,7 +473,8 @@ assert all(abs(weight - 1) < 1e-9 for weight in lines["leave-one-out"][1])
 for size in (4, 8, 64):  # at the edges the weight goes to (G − 1)/√G
     edge = prompt_weight(1e-6, size, group_advantages)
     assert abs(edge / ((size - 1) / math.sqrt(size)) - 1) < 0.01
-pictures.prompt_weights(lines)
+draw_prompt_weights(lines)
+plt.show()
 
 # %% [markdown]
 # In a large group the weight is $1/\sqrt{p(1-p)}$: the mean gradient is no longer that of p, but that
@@ -726,7 +736,8 @@ for kl in KLS:
         cosines[name].append(compare_with_exact(mean.flatten(), truth.flatten())[0])
         spread = (second - mean.square().sum()).clamp(min=0).sqrt() / math.sqrt(64)
         noise[name].append(float(spread / mean.norm()))
-pictures.trust_in_old_samples(KLS, cosines, noise)
+draw_old_samples(KLS, cosines, noise)
+plt.show()
 
 # %%
 print("cosine with the exact gradient   " + "".join(f"{kl:8g}" for kl in KLS) + "  nats")
@@ -866,7 +877,7 @@ def draw_choice(figure, estimator, group_size, beta):
     choice = (estimator, group_size, beta)
     kl, share = ENDS[choice]
     at = GROUP_SIZES.index(group_size)
-    pictures.draw_group_and_beta(
+    draw_group_and_beta(
         figure,
         paths=seeds_of[choice],
         others=[means_of[other] for other in means_of],
@@ -948,7 +959,8 @@ for axis in ("kl_curve", "seconds_curve"):
         first = max(np.convolve(getattr(run, axis), np.ones(5) / 5, "valid").min() for run in seeds)
         points = np.linspace(first, reach, 12)
         lines[axis][name] = (points, at_points(seeds, axis, points))
-pictures.reward_by_kl_and_time(lines["kl_curve"], lines["seconds_curve"])
+draw_reward_by_kl_and_time(lines["kl_curve"], lines["seconds_curve"])
+plt.show()
 
 # %%
 same_time = min(run.seconds_curve[-1] for run in runs)
@@ -1115,7 +1127,8 @@ lines = {
     name: tuple(zip(*((e.value, *e.interval()) for e in solved[method, "held_out"]), strict=True))
     for method, name in NAMES.items()
 }
-pictures.tries(KS, lines)
+draw_tries(KS, lines)
+plt.show()
 
 # %%
 for tasks, said in (("held_out", "four numbers"), ("harder", "six numbers, never trained on")):

@@ -8,38 +8,17 @@ Left out on purpose: sliders. ``draw_group_and_beta`` fills the figure that ``ex
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from rlhf_lessons.classroom.plots import curve, label_ends
 from rlhf_lessons.classroom.style import COLORS, TEXT_COLORS
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from rlhf_lessons.evaluation import Estimate
-
-__all__ = [
-    "draw_group_and_beta",
-    "over_seeds",
-    "prompt_weights",
-    "reward_by_kl_and_time",
-    "tries",
-    "trust_in_old_samples",
-    "variance_by_group_size",
-]
+from rlhf_lessons.evaluation import Estimate
 
 
-def _panels(count: int, size: tuple[float, float], **shared: Any) -> tuple[Figure, list[Axes]]:
-    """Make a figure with panels side by side that no notebook shows twice."""
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, count, figsize=size, layout="constrained", **shared)
-    plt.close(figure)  # the cell that gets it shows it
-    return figure, [axes] if count == 1 else list(axes)
-
-
-def variance_by_group_size(
+def draw_variance(
     sizes: Sequence[int],
     lines: Mapping[str, Sequence[float]],
     listed: Mapping[int, float],
@@ -54,7 +33,7 @@ def variance_by_group_size(
     Returns:
         The figure.
     """
-    figure, (axes,) = _panels(1, (7.4, 3.8))
+    figure, axes = plt.subplots(figsize=(7.4, 3.8), layout="constrained")
     for index, (name, values) in enumerate(lines.items()):
         curve(axes, sizes, values, label=name, index=index)
     axes.plot(list(listed), list(listed.values()), "o", color="#1a1a1c", markersize=7, zorder=3)
@@ -72,7 +51,7 @@ def variance_by_group_size(
     return figure
 
 
-def prompt_weights(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Figure:
+def draw_prompt_weights(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Figure:
     """Draw how much a prompt weighs in the mean gradient, by how often its responses are right.
 
     Args:
@@ -81,7 +60,7 @@ def prompt_weights(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]])
     Returns:
         The figure.
     """
-    figure, (axes,) = _panels(1, (7.4, 3.8))
+    figure, axes = plt.subplots(figsize=(7.4, 3.8), layout="constrained")
     for index, (name, (shares, weights)) in enumerate(lines.items()):
         curve(axes, shares, weights, label=name, index=index)
     axes.set(
@@ -96,7 +75,7 @@ def prompt_weights(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]])
     return figure
 
 
-def trust_in_old_samples(
+def draw_old_samples(
     kls: Sequence[float],
     cosines: Mapping[str, Sequence[float]],
     noise: Mapping[str, Sequence[float]],
@@ -111,7 +90,7 @@ def trust_in_old_samples(
     Returns:
         The figure.
     """
-    figure, (left, right) = _panels(2, (9.2, 4.0))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.2, 4.0), layout="constrained")
     for index, name in enumerate(cosines):
         curve(left, kls, cosines[name], label=name, index=index)
         curve(right, kls, noise[name], label=name, index=index)
@@ -124,29 +103,15 @@ def trust_in_old_samples(
     return figure
 
 
-def over_seeds(
-    axes: Axes,
-    x: Sequence[float],
-    estimates: Sequence[Estimate],
-    *,
-    label: str = "",
-    index: int = 0,
+def _over_seeds(
+    axes: Axes, x: Sequence[float], estimates: Sequence[Estimate], label: str, index: int
 ) -> None:
-    """Add the mean over seeds with its interval to axes.
-
-    Args:
-        axes: where to draw.
-        x: (N,) positions.
-        estimates: N means over seeds.
-        label: the line's name.
-        index: which of the six colours and line styles.
-    """
     low, high = zip(*(estimate.interval() for estimate in estimates), strict=True)
     values = [estimate.value for estimate in estimates]
     curve(axes, x, values, low=low, high=high, label=label, index=index)
 
 
-def reward_by_kl_and_time(
+def draw_reward_by_kl_and_time(
     by_kl: Mapping[str, tuple[Sequence[float], Sequence[Estimate]]],
     by_seconds: Mapping[str, tuple[Sequence[float], Sequence[Estimate]]],
 ) -> Figure:
@@ -159,10 +124,10 @@ def reward_by_kl_and_time(
     Returns:
         The figure.
     """
-    figure, panels = _panels(2, (9.0, 3.9), sharey=True)
+    figure, panels = plt.subplots(1, 2, figsize=(9.0, 3.9), sharey=True, layout="constrained")
     for axes, lines in zip(panels, (by_kl, by_seconds), strict=True):
         for index, (name, (x, estimates)) in enumerate(lines.items()):
-            over_seeds(axes, x, estimates, label=name, index=index)
+            _over_seeds(axes, x, estimates, name, index)
     panels[0].set(
         xlabel="KL(π ‖ π_ref), nats", ylabel="gold reward", title="what a nat buys", xlim=(0, None)
     )
@@ -171,7 +136,7 @@ def reward_by_kl_and_time(
     return figure
 
 
-def tries(
+def draw_tries(
     ks: Sequence[int], lines: Mapping[str, tuple[Sequence[float], Sequence[float], Sequence[float]]]
 ) -> Figure:
     """Draw pass@k against the number of tries k.
@@ -183,7 +148,7 @@ def tries(
     Returns:
         The figure.
     """
-    figure, (axes,) = _panels(1, (7.4, 3.9))
+    figure, axes = plt.subplots(figsize=(7.4, 3.9), layout="constrained")
     for index, (name, (values, low, high)) in enumerate(lines.items()):
         curve(axes, ks, values, low=low, high=high, label=name, index=index)
     axes.set_xscale("log", base=2)
