@@ -992,7 +992,7 @@ for axis, point, said in (
 # as arguments: here your leave-one-out, your clipped weight and your mean over tokens; and once more
 # with the clipped objective in the place of your loss. Four epochs on each batch.
 #
-# *Predict, then run:* a brake, or none: which of the two is further away after twelve batches?
+# *Predict, then run:* which of the two is further away after twelve batches?
 
 # %% kind="train"
 settings = GRPOSettings(cycles=12, epochs=4, beta=0.2, seed=0)
@@ -1020,6 +1020,13 @@ for name, records in records_of.items():
     rewards_seen = [record.reward for record in records]
     assert np.mean(rewards_seen[-4:]) > np.mean(rewards_seen[:2]) + 0.5
 assert max(record.clip_fraction for record in records_of["clipped weight"]) == 0
+assert max(record.clip_fraction for record in records_of["clipped objective"]) < 0.1
+far, near = (np.mean([record.kl for record in records[-4:]]) for records in records_of.values())
+assert far > 1.15 * near
+
+# %% [markdown]
+# The run without a brake is further away in KL, and in reward. One seed is no more than a hint, but it is
+# what section 5 leads one to expect; and it took little: the clip had stopped a few tokens in a hundred.
 
 # %% [markdown]
 # ## 8 · A checker
@@ -1153,31 +1160,38 @@ for tasks, said in (("held_out", "four numbers"), ("harder", "five numbers, neve
     for method, name in NAMES.items():
         values = "".join(f"{estimate.value:7.3f}" for estimate in solved[method, tasks])
         print(f"    pass@k, {name:<25}{values}")
+tokens = {m: np.mean([run.length for run in sums_runs if run.method == m]) for m in NAMES}
 for method, name in NAMES.items():
-    tokens = estimate_mean([run.length for run in sums_runs if run.method == method])
-    print(f"{name:<17} {tokens.value:.2f} tokens a response, the end token included")
+    print(f"{name:<17} {tokens[method]:.2f} tokens a response, the end token included")
+assert tokens["expert_iteration"] < tokens["sft"] - 0.4
 
 passed = {key: dict(zip(KS, values, strict=True)) for key, values in solved.items()}
 for method in ("grpo", "expert_iteration"):
     now, then = passed[method, "held_out"], passed["sft", "held_out"]
     assert now[1].value > then[1].value + 0.08 and now[16].value < then[16].value - 0.005
     now, then = passed[method, "harder"], passed["sft", "harder"]
-    assert now[1].value < then[1].value - 0.03 and now[128].value < then[128].value - 0.02
+    assert now[16].value < then[16].value - 0.1 and now[128].value < then[128].value - 0.02
+firsts = {m: [run.pass_at(1, "harder") for run in sums_runs if run.method == m] for m in NAMES}
+print("five numbers, pass@1 of each seed: " + "; ".join(
+    f"{NAMES[m]} {', '.join(f'{value:.2f}' for value in values)}" for m, values in firsts.items()
+))  # fmt: skip
+assert max(firsts["expert_iteration"]) < min(firsts["sft"]) - 0.05
 ahead = passed["expert_iteration", "held_out"][1].value - passed["grpo", "held_out"][1].value
 assert ahead > 0.1
 
 # %% [markdown]
 # On the first try both are far better than before, and expert iteration, the simpler method, more so
-# than GRPO, from as many samples. At about eight tries the lines cross. From there on the *untrained*
-# policy is ahead, and with 128 tries it solves every task: training has made nothing possible that was
-# not. Here, then, it sharpened.
+# than GRPO, from as many samples. Between four and sixteen tries the lines cross. From there on the
+# *untrained* policy is ahead, and with 128 tries it solves every task: training has made nothing
+# possible that was not. Here, then, it sharpened.
 #
-# And more than that. With one number more, on which no run was trained, even the *first* try has become
-# worse, and with 128 tries tasks stay unsolved that were solved before. The lengths say why: the
-# policies have learned to write the sum of four numbers at once. The habit of going step by step, which
-# carries over to five, has become rarer, most of all with expert iteration. Nobody had asked for it:
-# the checker sees the answer alone. (Others found that long training on many kinds of tasks does
-# widen what a model can do. That is not this setting: four numbers, one small network.)
+# And it lost something. With one number more, on which no run was trained, sixteen tries solve far fewer
+# tasks than before, and with 128 some stay unsolved that were solved. After expert iteration even the
+# *first* try is worse, for each seed; after GRPO the seeds disagree. For expert iteration the length says
+# why: it has learned to write the sum of four numbers at once, and given up the steps, which carry over
+# to five. Nobody had asked for them: the checker sees the answer alone. (Others report that long training
+# on many kinds of tasks widens what a model can do. That is not this setting: four numbers, one small
+# network.)
 #
 # ## 9 · Keep what passes
 #
@@ -1302,11 +1316,17 @@ honest_runs = [run for run in sums_runs if run.method == "grpo"]
 for name, chosen in (("fooled", fooled_runs), ("honest", honest_runs)):
     by_hole = estimate_mean([np.mean(run.fooled["held_out"]) / run.tries for run in chosen])
     by_truth = estimate_mean([np.mean(run.right["held_out"]) / run.tries for run in chosen])
-    print(f"trained with the {name} checker: {by_hole.value:.0%} pass the hole, {by_truth.value:.0%} "
+    print(f"trained with the {name} checker: {by_hole.value:.0%} pass the hole, {by_truth.value:.1%} "
           f"are right (held-out tasks, three seeds)")  # fmt: skip
+    fooled = name == "fooled"
+    assert (by_hole.value > 0.8 and by_truth.value < 0.02) if fooled else by_truth.value > 0.4
 
 # %% [markdown]
-# FOOLED_READING
+# It names every number that might be right, as long as there is room. In the log this run looks like the
+# better one by far, with nine in ten marked right; what it learned to do is worth nothing, and one in
+# three right answers that it could give before is gone. No number in the log says so. Three things would
+# have: **samples**, read by a person; the length, which went to its limit; and a *second* checker, written
+# by somebody else, that training never sees.
 #
 # ## 11 · Thumbs
 #
@@ -1529,8 +1549,8 @@ for count in LABELS:
 #
 # <details><summary>Answer</summary>
 #
-# No: one answer now does what took several. But what the policy could not do in 64 tries, it can't do
-# now, and what lies beside the tasks trained on may have got worse: measure that, too.
+# No: one answer now does what took several. But expect little where the policy never succeeded before,
+# and measure what lies beside the tasks trained on: it may have got worse.
 #
 # </details>
 #
