@@ -93,6 +93,13 @@ from rlhf_lessons.evaluation.sentiment import (
     compare_sentiment,
     run_sentiment,
 )
+from rlhf_lessons.evaluation.sums_sweep import (
+    SUMS_METHODS,
+    SumsRun,
+    SumsSweepSettings,
+    load_sums_sweep,
+    run_sums,
+)
 from rlhf_lessons.evaluation.trust_region import (
     DirectionProfile,
     SurrogateBound,
@@ -106,6 +113,7 @@ __all__ = [
     "FRONTIER_METHODS",
     "REAL_FRONTIER_FOLDER",
     "REAL_SENTENCE",
+    "SUMS_METHODS",
     "AssuredRater",
     "BestOfN",
     "BestOfNCurve",
@@ -130,6 +138,8 @@ __all__ = [
     "ReferenceJudge",
     "SentimentRun",
     "SentimentSettings",
+    "SumsRun",
+    "SumsSweepSettings",
     "SurrogateBound",
     "WinRate",
     "WordSurprises",
@@ -159,6 +169,7 @@ __all__ = [
     "load_people_scores",
     "load_ppo_sweep",
     "load_real_frontier",
+    "load_sums_sweep",
     "mean_distance",
     "measure_people_agreement",
     "measure_real_words",
@@ -176,6 +187,7 @@ __all__ = [
     "run_frontier",
     "run_ppo_sweep",
     "run_sentiment",
+    "run_sums",
     "sample_about",
     "sample_answers",
     "sampled_rates",
