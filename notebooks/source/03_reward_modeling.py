@@ -255,7 +255,7 @@ for temperature in (0, 0.5, 1.0, 1.5, 2.0, 3.0):
 #
 # ### Exercise 3.1 · Bradley-Terry loss
 #
-# ●○○ · 6 min · 3 points
+# ●○○ · 6 min · 2 points
 #
 # Maximum likelihood over observed choices minimises, for each pair,
 #
@@ -299,7 +299,7 @@ check("3.1", bradley_terry_loss)
 # %% [markdown]
 # ### Exercise 3.2 · The gradient in r
 #
-# ●●○ · 8 min · 2 points
+# ●●○ · 8 min · 3 points
 #
 # Derive, on paper, how the loss of one pair changes with its two rewards, and return both
 # derivatives:
@@ -1296,7 +1296,7 @@ plt.show()
 #
 # ### Exercise 3.9 · Best of n, and what it costs in KL
 #
-# ●●○ · 6 min · 2 points
+# ●○○ · 6 min · 2 points
 #
 # How far? Without touching a weight, best-of-n is a policy with
 #

@@ -14,7 +14,7 @@
 # - shape rewards with a KL penalty, adapt its strength, and compute the best policy there is;
 # - run PPO on a language model, see it hack its reward when the leash is off, and choose β.
 #
-# **Time** about 150 minutes, 9 exercises, 23 points. **Needs** lesson 1's return, value and
+# **Time** about 150 minutes, 9 exercises, 24 points. **Needs** lesson 1's return, value and
 # advantage, lesson 2's token log-probabilities and KL, lesson 3's reward model. Two CPU cores are
 # enough, and no network.
 
@@ -96,7 +96,7 @@ for x, y, score in zip(rollout.prompts, rollout.responses, scores.tolist(), stri
 #
 # ### Exercise 4.1 · The probability ratio
 #
-# ●○○ · 6 minutes · 3 points
+# ●○○ · 6 minutes · 2 points
 #
 # $$\rho_t = \frac{\pi_\theta(a_t \mid s_t)}{\pi_{old}(a_t \mid s_t)} = e^{\log \pi_\theta - \log
 # \pi_{old}}$$
@@ -435,7 +435,7 @@ explore(
 #
 # ### Exercise 4.3 · The clipped value loss
 #
-# ●●○ · 10 minutes · 2 points
+# ●●○ · 10 minutes · 3 points
 #
 # $$L^{V}_t = \tfrac12 \max\Big( (V_t - R_t)^2,\; (\text{clip}(V_t,\, V^{old}_t - \varepsilon,\,
 # V^{old}_t + \varepsilon) - R_t)^2 \Big)$$
@@ -635,7 +635,7 @@ explore(
 #
 # ### Exercise 4.6 · Entropy
 #
-# ●○○ · 8 minutes · 3 points
+# ●●○ · 8 minutes · 3 points
 #
 # $$H(\pi(\cdot \mid s)) = -\sum_v \pi(v \mid s) \log \pi(v \mid s)$$
 #
@@ -779,7 +779,7 @@ assert spread["far from", "k3"] > spread["far from", "k1"]
 #
 # ### Exercise 4.8 · KL-shaped rewards
 #
-# ●●○ · 12 minutes · 2 points
+# ●●○ · 12 minutes · 3 points
 #
 # $$r_t = -\beta\, k_t + \begin{cases} r(x, y) & t \text{ is the last token} \\ 0 & \text{else}
 # \end{cases}$$
