@@ -74,3 +74,12 @@ def test_the_start_page_gives_every_lesson_the_time_that_it_gives_itself():
 def test_the_links_of_the_start_page_lead_somewhere():
     for link in LINK.findall(START):
         assert (ROOT / "notebooks" / link).exists(), link
+
+
+def test_every_lesson_has_a_picture_with_words_for_those_who_cannot_see_it():
+    picture = r'<img src="(figures/(\d\d)_\w+\.png)" width="\d+" alt="([^"]*)">'
+    pictures = re.findall(picture, README)
+    sources = (ROOT / "notebooks" / "source").glob("[0-9][0-9]_*.py")
+    assert [number for _, number, _ in pictures] == sorted(path.name[:2] for path in sources)
+    for path, _, words in pictures:
+        assert (ROOT / path).is_file() and len(words) > 60, path
