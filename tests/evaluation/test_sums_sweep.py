@@ -68,6 +68,20 @@ def test_both_ways_raise_pass_at_1_on_tasks_that_were_held_out():
     assert 0.1 < min(passed["sft"]) and max(passed["sft"]) < 0.5
 
 
+def test_what_one_of_many_tries_gets_right_does_not_rise():
+    """It becomes likelier what the policy could do already."""
+    passed = means(16)
+    before = sum(passed["sft"]) / 3
+    assert before > 0.98
+    for method in ("grpo", "expert_iteration"):
+        assert sum(passed[method]) / 3 < before
+
+
+def test_expert_iteration_loses_what_it_did_not_train_on():
+    passed = means(1, "harder")
+    assert max(passed["expert_iteration"]) < 0.7 * min(passed["sft"])
+
+
 def test_what_fools_the_checker_is_not_right():
     """It scores higher with its own checker than what is right would explain."""
     for run in load_sums_sweep():
