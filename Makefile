@@ -2,8 +2,8 @@
 # make test           run all tests: style, shipped models, notebooks, package
 # make test-kernels   run the numeric tests again as on a CPU that rounds in another way
 # make test-oldest    run the package's tests with the oldest versions that it accepts (8 GB)
-# make build          rebuild notebooks, figures and docs from their sources
-# make clean          remove .venv and .venv-oldest
+# make build          rebuild notebooks, figures and docs from their sources, and docs/_build, their site
+# make clean          remove .venv, .venv-oldest and docs/_build
 #
 # The first run sets up .venv; later runs start at once, until requirements.txt or pyproject.toml
 # changes. Another Python: make lab PYTHON=python3.12
@@ -59,10 +59,12 @@ test-package: $(STAMP)
 build: $(STAMP)
 	@$(BIN)/python notebooks/build.py
 	@$(BIN)/python docs/build.py
+	@$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -c docs . docs/_build
+	@echo "docs/_build/index.html"
 
 clean:
-	@rm -rf .venv .venv-oldest
-	@echo "Removed .venv and .venv-oldest."
+	@rm -rf .venv .venv-oldest docs/_build
+	@echo "Removed .venv, .venv-oldest and docs/_build."
 
 # Each check says what is missing and what to do; a set-up that stopped half-way is taken up again.
 $(STAMP): $(REQUIREMENTS) pyproject.toml

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 # One thread, here and in every process that a test starts: the small models are no faster on two,
@@ -20,3 +24,15 @@ def pytest_terminal_summary(terminalreporter):
     if browser:
         reason = browser[0].longrepr[-1].removeprefix("Skipped: ")
         terminalreporter.write_line(f"Not run: {len(browser)} browser tests, {reason}", yellow=True)
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory) -> Path:
+    """The folder of the pages as a site, built as ``make build`` does."""
+    pytest.importorskip("sphinx", reason="the extra docs is not installed")
+    root, folder = Path(__file__).parents[1], tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "sphinx", "--quiet", "--fail-on-warning", "--keep-going"]
+    command += ["-d", str(folder / "doctrees"), "-c", "docs", ".", str(folder / "html")]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder / "html"

@@ -31,14 +31,19 @@ def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert names["step"].step == 10
 
 
+def test_the_example_with_a_checker_runs():
+    _, code, _ = EXAMPLES
+    step = run(code)["step"]
+    assert step.step == 3 and 0.2 < step.reward < 0.5
+
+
 def test_the_real_example_runs_where_the_parts_are():
     for part in ("smollm2", "snippets"):
         try:
             part_folder(part)
         except PartError as error:
             pytest.skip(str(error))
-    (code,) = EXAMPLES[1:]
-    names = run(code)
+    names = run(EXAMPLES[2])
     liked, disliked = names["judge"](["The film is ", "The film is "], ["a joy.", "a bore."])
     assert liked > 0 > disliked and names["adapted"].adapted
 
@@ -69,3 +74,12 @@ def test_the_start_page_gives_every_lesson_the_time_that_it_gives_itself():
 def test_the_links_of_the_start_page_lead_somewhere():
     for link in LINK.findall(START):
         assert (ROOT / "notebooks" / link).exists(), link
+
+
+def test_every_lesson_has_a_picture_with_words_for_those_who_cannot_see_it():
+    picture = r'<img src="(figures/(\d\d)_\w+\.png)" width="\d+" alt="([^"]*)">'
+    pictures = re.findall(picture, README)
+    sources = (ROOT / "notebooks" / "source").glob("[0-9][0-9]_*.py")
+    assert [number for _, number, _ in pictures] == sorted(path.name[:2] for path in sources)
+    for path, _, words in pictures:
+        assert (ROOT / path).is_file() and len(words) > 60, path
