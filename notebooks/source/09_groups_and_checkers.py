@@ -36,11 +36,13 @@ from rlhf_lessons.classroom.pictures.groups import (
     draw_group_and_beta,
     draw_old_samples,
     draw_prompt_weights,
+    draw_reward_by_kl_and_time,
     draw_tries,
     draw_variance,
 )
 from rlhf_lessons.evaluation import (
     estimate_mean,
+    load_group_sweep,
     load_sums_sweep,
     step_to_kl,
 )
@@ -925,11 +927,70 @@ for beta in BETAS[1:]:
 # as much again in groups of sixteen: the KL is counted in nats, but the advantage in a unit that
 # changes with G and p. Whoever changes G has changed β.
 #
-# ## 7 · Your functions in the loop
+# ## 7 · PPO beside its relatives
 #
-# Now the film reviews, a network, and the gold reward. `train_grpo` takes the advantages, the
-# policy loss and the mean as arguments: here your leave-one-out, your clipped weight and your mean over
-# tokens; and once more with the clipped objective in the place of your loss. Four epochs on each batch.
+# Now the film reviews, a network, and the gold reward. `python benchmarks/group_sweep.py` trained
+# PPO, RLOO and GRPO, three seeds each: 40 cycles of 64 responses, four epochs, one step size. PPO
+# draws 64 prompts a cycle and learns a value function; the others draw 8 prompts and eight responses
+# to each. PPO and RLOO have the same objective, β = 0.2; GRPO counts in deviations, with β = 0.1.
+#
+# *Predict, then run:* 64 prompts or 8 times 8, who learns more from as many samples? And in as much
+# time?
+
+# %%
+runs = load_group_sweep()
+METHODS = {"PPO": "ppo", "RLOO": "rloo", "GRPO": "grpo"}
+of_method = {
+    name: [run for run in runs if run.method == method] for name, method in METHODS.items()
+}
+print("held-out prompts after 40 cycles, three seeds")
+for name, seeds in of_method.items():
+    reward, kl = (estimate_mean([getattr(run, what) for run in seeds]) for what in ("reward", "kl"))
+    seconds = np.mean([run.seconds_curve[-1] for run in seeds])
+    print(f"{name:<5} gold reward {reward}, KL {kl}, {seconds:.0f} s of one core")
+
+
+# %% figure="09_reviews"
+def at_points(seeds, axis: str, points) -> list:
+    """Read the smoothed reward of each seed at points of its KL or its seconds."""
+    read = []
+    for run in seeds:
+        x = np.convolve(getattr(run, axis), np.ones(5) / 5, "valid")
+        y = np.convolve(run.reward_curve, np.ones(5) / 5, "valid")
+        order = np.argsort(x)
+        read.append(np.interp(points, x[order], y[order]))
+    return [estimate_mean(column) for column in np.array(read).T]
+
+
+lines = {}
+for axis in ("kl_curve", "seconds_curve"):
+    lines[axis] = {}
+    for name, seeds in of_method.items():
+        reach = min(np.convolve(getattr(run, axis), np.ones(5) / 5, "valid").max() for run in seeds)
+        first = max(np.convolve(getattr(run, axis), np.ones(5) / 5, "valid").min() for run in seeds)
+        points = np.linspace(first, reach, 12)
+        lines[axis][name] = (points, at_points(seeds, axis, points))
+draw_reward_by_kl_and_time(lines["kl_curve"], lines["seconds_curve"])
+plt.show()
+
+# %%
+same_time = min(run.seconds_curve[-1] for run in runs)
+same_kl = min(max(run.kl_curve) for run in runs)
+for axis, point, said in (
+    ("seconds_curve", same_time, f"in {same_time:.0f} s"),
+    ("kl_curve", 0.9 * same_kl, f"at a KL of {0.9 * same_kl:.1f}"),
+):
+    for name, seeds in of_method.items():
+        (reward,) = at_points(seeds, axis, [point])
+        low, high = reward.interval()
+        print(f"{said:<16} {name:<5} gold reward {reward.value:.2f} [{low:.2f}, {high:.2f}]")
+
+# %% [markdown]
+# SWEEP_READING
+#
+# Your functions drive the same loop. `train_grpo` takes the advantages, the policy loss and the mean
+# as arguments: here your leave-one-out, your clipped weight and your mean over tokens; and once more
+# with the clipped objective in the place of your loss. Four epochs on each batch.
 #
 # *Predict, then run:* which of the two is further away after twelve batches?
 
@@ -1439,7 +1500,7 @@ for count in LABELS:
 # | dividing by the deviation turns the gradient, to that of 2·arcsin √p in large groups | 3 | all groups |
 # | a mean over tokens makes the score (r − J)/length | 4 | all groups, enumeration |
 # | only the product of ratios is exact; the response's ratio is nearest, a clip is a brake | 5 | enumeration |
-# | a clipped weight does not brake | 7 | one seed |
+# | PPO, RLOO and GRPO on reviews, at equal samples and at equal time | 7 | 3 seeds, intervals |
 # | a checker sharpens: pass@1 rises, pass@16 falls, and so does what was not trained on | 8 | 3 seeds, 100 tasks |
 # | keeping what passes does as much or more; what is kept decides the habit | 8, 9 | 3 seeds; 100 tasks |
 # | a checker with a hole is found out by the policy | 10 | 3 seeds |

@@ -46,6 +46,11 @@ from rlhf_lessons.evaluation.frontier import (
     run_frontier,
     win_rate,
 )
+from rlhf_lessons.evaluation.group_sweep import (
+    GroupSweepRun,
+    load_group_sweep,
+    run_group_sweep,
+)
 from rlhf_lessons.evaluation.language import (
     Estimate,
     estimate_mean,
@@ -131,6 +136,7 @@ __all__ = [
     "FrontierPoint",
     "FrontierRun",
     "FrontierSettings",
+    "GroupSweepRun",
     "PPOSweepRun",
     "PeopleAgreement",
     "PowerLaw",
@@ -166,6 +172,7 @@ __all__ = [
     "frontier_point",
     "load_factuality_sweep",
     "load_frontier",
+    "load_group_sweep",
     "load_people_agreement",
     "load_people_scores",
     "load_ppo_sweep",
@@ -186,6 +193,7 @@ __all__ = [
     "profile_direction",
     "real_word_surprises",
     "run_frontier",
+    "run_group_sweep",
     "run_ppo_sweep",
     "run_sentiment",
     "run_sums",

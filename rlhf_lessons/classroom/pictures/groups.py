@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rlhf_lessons.classroom.plots import curve, label_ends
 from rlhf_lessons.classroom.style import COLORS, TEXT_COLORS
+from rlhf_lessons.evaluation import Estimate
 
 
 def draw_variance(
@@ -98,6 +100,39 @@ def draw_old_samples(
     left.set(title="cosine with the exact gradient", ylim=(-0.4, 1.04))
     right.set(title="noise of 64 responses, relative", ylim=(0, 3))
     left.legend(loc="lower left", fontsize=9)
+    return figure
+
+
+def _over_seeds(
+    axes: Axes, x: Sequence[float], estimates: Sequence[Estimate], label: str, index: int
+) -> None:
+    low, high = zip(*(estimate.interval() for estimate in estimates), strict=True)
+    values = [estimate.value for estimate in estimates]
+    curve(axes, x, values, low=low, high=high, label=label, index=index)
+
+
+def draw_reward_by_kl_and_time(
+    by_kl: Mapping[str, tuple[Sequence[float], Sequence[Estimate]]],
+    by_seconds: Mapping[str, tuple[Sequence[float], Sequence[Estimate]]],
+) -> Figure:
+    """Draw reward against KL, and reward against processor time, each over seeds.
+
+    Args:
+        by_kl: method -> KL in nats, and the mean reward over seeds there.
+        by_seconds: method -> seconds, and the mean reward over seeds there.
+
+    Returns:
+        The figure.
+    """
+    figure, panels = plt.subplots(1, 2, figsize=(9.0, 3.9), sharey=True, layout="constrained")
+    for axes, lines in zip(panels, (by_kl, by_seconds), strict=True):
+        for index, (name, (x, estimates)) in enumerate(lines.items()):
+            _over_seeds(axes, x, estimates, name, index)
+    panels[0].set(
+        xlabel="KL(π ‖ π_ref), nats", ylabel="gold reward", title="what a nat buys", xlim=(0, None)
+    )
+    panels[1].set(xlabel="seconds of one core", title="what a second buys", xlim=(0, None))
+    panels[0].legend(loc="lower right")
     return figure
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from rlhf_lessons.classroom.pictures import groups
 from rlhf_lessons.classroom.style import new_figure
+from rlhf_lessons.evaluation import estimate_mean
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +48,19 @@ def test_old_samples_point_on_the_left_and_shake_on_the_right():
     ).axes
     assert lines(left)["y"] == [[0.1, 1], [1, -0.2]] and lines(right)["x"] == [[0.1, 0.5], [1, 2]]
     assert "cosine" in left.get_title() and "noise" in right.get_title()
+
+
+def test_reward_over_seeds_by_kl_and_by_seconds():
+    at = [estimate_mean([1.0, 3.0]), estimate_mean([2.0, 4.0])]
+    by_kl, by_seconds = groups.draw_reward_by_kl_and_time(
+        {"PPO": ([0.5, 1.5], at)}, {"PPO": ([10, 20], at[::-1])}
+    ).axes
+    assert lines(by_kl)["PPO"] == [[0.5, 2], [1.5, 3]]
+    assert lines(by_seconds)["PPO"] == [[10, 3], [20, 2]]
+    heights = by_kl.collections[0].get_paths()[0].vertices[:, 1]
+    low, high = at[0].interval()
+    assert math.isclose(min(heights), low) and math.isclose(max(heights), at[1].interval()[1])
+    assert high > at[0].value
 
 
 def test_tries_with_their_intervals():
