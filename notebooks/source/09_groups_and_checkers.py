@@ -1188,8 +1188,8 @@ check("9.8", keep_what_passes)
 
 # %% [markdown]
 # Your function decides more than it seems. The bare answer is *one* text, so that "each text once" keeps
-# it once a task; a sum worked out step by step can be written in several right ways, rightly added or
-# not. *Predict, then run:* which habit will grow?
+# it once a task; with steps before it there are many texts that end in the right number. *Predict, then
+# run:* which habit will grow?
 
 # %% kind="train"
 keep_what_passes = yours("9.8", keep_what_passes)
@@ -1206,23 +1206,23 @@ for turn in range(2):
         pass
 
 # %%
-FIVE = sample_sums(100, 1, terms=5, held_out=True)
 first_tries, in_steps = {}, {}
 for name, trained in {"before": load_policy("sums-sft"), "after two rounds": student}.items():
-    for said, tasks in (("four numbers", HELD_OUT), ("five numbers", FIVE)):
-        _, answers, right = ask(trained, tasks, 32, seed=1)
-        first_tries[name, said] = pass_at_k(right, 1)
-        in_steps[name, said] = np.mean([len(answer.split()) > 2 for answer in answers])
-        print(f"{name:<17} {said}: pass@1 {estimate_mean(first_tries[name, said])}, pass@32 "
-              f"{float(pass_at_k(right, 32).mean()):.3f}, {in_steps[name, said]:4.0%} in three words "
-              f"or more")  # fmt: skip
-gain = first_tries["after two rounds", "four numbers"] - first_tries["before", "four numbers"]
-print(f"gain with four numbers, task by task: {estimate_mean(gain)}")
-assert estimate_mean(gain).interval()[0] > 0
-assert in_steps["after two rounds", "four numbers"] > in_steps["before", "four numbers"] + 0.15
+    _, answers, right = ask(trained, HELD_OUT, 32, seed=1)
+    first_tries[name] = pass_at_k(right, 1)
+    in_steps[name] = np.mean([len(answer.split()) == 3 for answer in answers])
+    print(f"{name:<17} pass@1 {estimate_mean(first_tries[name])}, pass@32 "
+          f"{float(pass_at_k(right, 32).mean()):.3f}, {in_steps[name]:4.0%} in three words, as "
+          f"step by step is")  # fmt: skip
+gain = estimate_mean(first_tries["after two rounds"] - first_tries["before"])
+print(f"gain in pass@1, task by task: {gain}")
+assert gain.interval()[0] > 0
+assert in_steps["after two rounds"] > in_steps["before"] + 0.15
 
 # %% [markdown]
-# EXPERT_READING
+# The habit of three words has grown, and pass@1 with it, after two rounds that took seconds. The stored
+# runs kept every right response, copies too: there the bare answer won, as section 8 shows. The checker
+# is the same in both, and did not choose; *what is kept* did.
 #
 # ## 10 · A checker that is fooled
 #
