@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import pathlib
 import re
 import shutil
 import socket
@@ -176,6 +177,14 @@ def open_notebook(lab, browser, cells, theme="JupyterLab Light"):
         }"""
     )
     return Notebook(page)
+
+
+def look(page, name):
+    """Keep a screenshot where RLHF_LESSONS_SCREENSHOTS names a folder, to be looked at."""
+    folder = os.environ.get("RLHF_LESSONS_SCREENSHOTS")
+    if folder:
+        pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=f"{folder}/{name}.png")
 
 
 def luminance(page, selector, which):

@@ -85,6 +85,7 @@ from rlhf_lessons.evaluation.real_model import (
     measure_real_words,
     missing_real_parts,
     real_word_surprises,
+    spread_over_ratings,
     word_surprises,
 )
 from rlhf_lessons.evaluation.sentiment import (
@@ -180,6 +181,7 @@ __all__ = [
     "sample_answers",
     "sampled_rates",
     "sequence_kl",
+    "spread_over_ratings",
     "step_to_kl",
     "summarise_facts",
     "surrogate_bound",

@@ -13,6 +13,7 @@ Left out on purpose: pictures, and a second copy of what ``real_frontier`` holds
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ __all__ = [
     "measure_real_words",
     "missing_real_parts",
     "real_word_surprises",
+    "spread_over_ratings",
     "word_surprises",
 ]
 
@@ -200,13 +202,40 @@ def measure_real_words(folder: Path | None = None) -> None:
         write_run((folder or FOLDER) / f"{name}.json", run, command=COMMAND, settings=settings)
 
 
+def spread_over_ratings(ratings: Sequence[float], count: int, seed: int = 0) -> np.ndarray:
+    """Draw texts from blame to praise, in mixed order.
+
+    They are put in order of their ratings and shared out into as many groups as asked for; one
+    comes from the middle half of each, so that every draw reaches from blame to praise.
+
+    Args:
+        ratings: (B,) what people say of each.
+        count: K, how many.
+        seed: of the draw.
+
+    Returns:
+        (K,) places in ``ratings``.
+
+    Raises:
+        ValueError: there are fewer.
+    """
+    if not 1 <= count <= len(ratings):
+        raise ValueError(
+            f"spread_over_ratings: count must be from 1 to {len(ratings)}, got {count}"
+        )
+    random = np.random.default_rng(seed)
+    chosen = []
+    for group in np.array_split(np.argsort(ratings, kind="stable"), count):
+        edge = int(_SHARE * len(group))
+        chosen.append(int(random.choice(group[edge : len(group) - edge])))
+    random.shuffle(chosen)
+    return np.array(chosen)
+
+
 def draw_rated_snippets(
     count: int = 10, seed: int = 0, folder: Path | None = None
 ) -> RatedSnippets:
-    """Draw held-out snippets from blame to praise, in mixed order.
-
-    They are put in order of people's ratings and shared out into as many groups as asked for; one
-    comes from the middle half of each, so that every draw reaches from blame to praise.
+    """Draw held-out snippets from blame to praise, in mixed order: see ``spread_over_ratings``.
 
     Args:
         count: B, how many.
@@ -228,14 +257,7 @@ def draw_rated_snippets(
             f"draw_rated_snippets: the scores must be of the held-out snippets, got "
             f"{len(ratings)} for {len(own)}; measure them: {people_agreement.COMMAND}"
         )
-    if not 1 <= count <= len(own):
-        raise ValueError(f"draw_rated_snippets: count must be from 1 to {len(own)}, got {count}")
-    random = np.random.default_rng(seed)
-    chosen = []
-    for group in np.array_split(np.argsort(ratings, kind="stable"), count):
-        edge = int(_SHARE * len(group))
-        chosen.append(int(random.choice(group[edge : len(group) - edge])))
-    random.shuffle(chosen)
+    chosen = spread_over_ratings(ratings, count, seed)
     return RatedSnippets(
         tuple(held_out[i].text for i in chosen), ratings[chosen], scores["people-judge"][chosen]
     )

@@ -14,6 +14,7 @@ from rlhf_lessons.evaluation import (
     real_command,
     real_model,
     real_word_surprises,
+    spread_over_ratings,
     word_surprises,
 )
 from rlhf_lessons.evaluation.real_model import measure_real_words
@@ -199,6 +200,23 @@ def test_drawn_snippets_reach_from_blame_to_praise(tmp_path, monkeypatch):
     assert any(list(found.people) != sorted(found.people) for found in drawn)
     again = draw_rated_snippets(10, 3, tmp_path)
     assert again.texts == drawn[3].texts
+
+
+def test_places_spread_over_ratings_are_drawn_by_the_seed():
+    ratings = [3.0, -1.0, 0.5, -3.5, 2.0, 1.0, -2.0, -0.5]
+    groups = [{3, 6}, {1, 7}, {2, 5}, {4, 0}]  # by hand: two places each, from blame to praise
+    drawn = [spread_over_ratings(ratings, 4, seed).tolist() for seed in range(50)]
+    for places in drawn:
+        assert sorted(next(i for i, g in enumerate(groups) if p in g) for p in places) == [
+            *range(4)
+        ]
+    assert {place for places in drawn for place in places} == set(range(8))
+    assert spread_over_ratings(ratings, 4, 7).tolist() == drawn[7]
+    for count in (0, 9):
+        with pytest.raises(
+            ValueError, match=f"spread_over_ratings: count must be from 1 to 8, got {count}"
+        ):
+            spread_over_ratings(ratings, count)
 
 
 def test_scores_of_other_snippets_are_refused(tmp_path, monkeypatch):
