@@ -452,7 +452,7 @@ def whiten(x: Tensor, mask: Tensor) -> Tensor:
     """Shift and scale the counted numbers to mean 0 and variance 1.
 
     Args:
-        x: (B, T) numbers; anything may stand where nothing counts.
+        x: (B, T) numbers; anything, even NaN, may stand where nothing counts.
         mask: (B, T) boolean, True = counts; at least two.
 
     Returns:
@@ -613,8 +613,8 @@ check("4.6", entropy)
 #
 # $$L = \text{mean}_t\, L^\pi_t + c_1\, \text{mean}_t\, L^V_t - c_2\, \text{mean}_t\, H_t$$
 #
-# The means run over the counted tokens of the whole batch. A mean of each response's mean would be
-# something else: it gives the tokens of short responses more weight.
+# The means run over the counted tokens of the whole batch, whatever the padding holds. A mean of each
+# response's mean would be something else: it gives the tokens of short responses more weight.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -643,7 +643,7 @@ def ppo_total_loss(
         policy_losses: (B, T) losses of the policy.
         value_losses: (B, T) losses of the values.
         entropies: (B, T) entropies.
-        mask: (B, T) boolean, True = a token of the response; anything may stand elsewhere.
+        mask: (B, T) boolean, True = a token of the response; elsewhere anything may stand, even NaN.
         value_coefficient: c1.
         entropy_coefficient: c2.
 
@@ -730,7 +730,7 @@ def kl_shaped_rewards(scores: Tensor, kl: Tensor, mask: Tensor, beta: float) -> 
 
     Args:
         scores: (B,) the judge's scores.
-        kl: (B, T) KL estimate of each token; anything may stand where nothing counts.
+        kl: (B, T) KL estimate of each token; anything, even NaN, may stand where nothing counts.
         mask: (B, T) boolean, True = a token of the response, at least one in each row.
         beta: KL strength β.
 
