@@ -283,7 +283,8 @@ check("3.1", bradley_terry_loss)
 # $$\frac{\partial L}{\partial r_w} \qquad \frac{\partial L}{\partial r_l}$$
 #
 # The result says what a reward model learns from: it is a push on both responses, with a weight that
-# depends on how *wrong* the model has the pair. The same weight returns in lesson 6.
+# depends on how *wrong* the model has the pair. The same weight returns in lesson 6. Simplify until
+# nothing is divided: rewards can be hundreds apart, and 0/0 is not a number.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -432,7 +433,8 @@ check("3.3", ranking_to_pairs)
 #
 # $$L = -\sum_{k=1}^{K} \log \frac{e^{s_k}}{\sum_{j \ge k} e^{s_j}}$$
 #
-# with scores in the order of the ranking, best first.
+# with scores in the order of the ranking, best first. As in 3.1 they can be far apart, where
+# $e^s$ is too large for a computer: stay with logarithms.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -455,7 +457,7 @@ def plackett_luce_loss(scores: Tensor) -> Tensor:
         scores: (B, K) rewards in the order of the ranking, best first.
 
     Returns:
-        (B,) losses in nats.
+        (B,) losses in nats, in the dtype of the scores.
     """
     ### BEGIN SOLUTION
     log_of_rest = scores.flip(1).logcumsumexp(1).flip(1)
@@ -917,7 +919,7 @@ def centre_per_prompt(rewards: Tensor, prompts: Tensor) -> Tensor:
         prompts: (N,) whole numbers, equal for responses to the same prompt.
 
     Returns:
-        (N,) rewards minus the mean of their own prompt.
+        (N,) rewards minus the mean of their own prompt, a new tensor: the old ones are still needed.
     """
     ### BEGIN SOLUTION
     result = torch.empty_like(rewards)
