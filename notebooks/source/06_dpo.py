@@ -1749,7 +1749,9 @@ verdicts = []
 for method, by_seed in paths.items():
     for seed, path in by_seed.items():
         by_chance = SURE * spread * math.sqrt(2 / openings[method, seed])
-        for (near, one), (far, two) in ((path[0], path[-1]), (path[-2], path[-1])):
+        far, two = path[-1]
+        for place in sorted({0, len(path) - 2}):
+            near, one = path[place]
             judge, vader = (two[measure] - one[measure] for measure in ("reward", "vader"))
             unsure = SURE * math.hypot(one["reward_error"], two["reward_error"])
             if judge < unsure:
