@@ -51,10 +51,11 @@ def ours(policy, pairs, batch_size):
 def measure(size: str, setting: str, activation: str, steps: int) -> None:
     import trl
     from datasets import Dataset
+    from transformers import AutoModelForCausalLM
 
     policy = side_by_side.gpt2(size, activation)
     prompts = [pair.prompt for pair in side_by_side.pairs(side_by_side.BATCH * 4)]
-    twin, theirs = (copy.deepcopy(policy.model) for _ in range(2))
+    twin, start = (copy.deepcopy(policy.model) for _ in range(2))
     loops = [
         cycles(p, prompts, side_by_side.BATCH, TRL[setting]["beta"])
         for p in (policy, type(policy)(twin, policy.tokenizer))
@@ -63,10 +64,11 @@ def measure(size: str, setting: str, activation: str, steps: int) -> None:
         next(loop)
 
     def trainer(folder, callbacks):
+        start.save_pretrained(f"{folder}/start")  # TRL reads its reference from where the model was
         tokenizer = copy.deepcopy(policy.tokenizer)
         tokenizer.padding_side = "left"
         return trl.GRPOTrainer(
-            model=theirs,
+            model=AutoModelForCausalLM.from_pretrained(f"{folder}/start"),
             reward_funcs=lambda prompts, completions, **others: judge(prompts, completions),
             args=side_by_side.settings_of_trl(
                 trl.GRPOConfig,

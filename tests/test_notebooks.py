@@ -96,6 +96,24 @@ def test_a_lesson_has_at_least_seven_exercises_in_order_each_with_two_hints(name
         assert re.search(r"[●○]{3}", section[1]) and re.search(r"\d+ min", section[1])
 
 
+POINTS = {"●○○": 2, "●●○": 3, "●●●": 4}
+
+
+@each_lesson
+def test_an_exercise_is_worth_what_its_difficulty_says(name):
+    source = (FOLDERS.source / f"{name}.py").read_text(encoding="utf-8")
+    heading = r"^# ### Exercise (\S+) · .*\n#\n# ([●○]{3}) · \d+ min\w* · (\d+) points$"
+    told = re.findall(heading, source, re.M)
+    entries = manifest(name)["exercises"]
+    assert [number for number, _, _ in told] == [entry["exercise"] for entry in entries]
+    for (number, mark, points), entry in zip(told, entries, strict=True):
+        assert (int(points), entry["points"]) == (POINTS[mark],) * 2, number
+        assert find_exercise(number).total == POINTS[mark], number
+    exercises, points = re.search(r"(\d+) exercises, (\d+) points", source).groups()
+    assert int(exercises) == len(entries)
+    assert int(points) == manifest(name)["points"] == sum(entry["points"] for entry in entries)
+
+
 @each_lesson
 def test_every_exercise_has_wrong_answers(name):
     assert (ROOT / "tests" / "wrong_answers" / f"{name[:2]}.py").is_file()

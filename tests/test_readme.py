@@ -31,14 +31,19 @@ def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert names["step"].step == 10
 
 
+def test_the_example_with_a_checker_runs():
+    _, code, _ = EXAMPLES
+    step = run(code)["step"]
+    assert step.step == 3 and 0.2 < step.reward < 0.5
+
+
 def test_the_real_example_runs_where_the_parts_are():
     for part in ("smollm2", "snippets"):
         try:
             part_folder(part)
         except PartError as error:
             pytest.skip(str(error))
-    (code,) = EXAMPLES[1:]
-    names = run(code)
+    names = run(EXAMPLES[2])
     liked, disliked = names["judge"](["The film is ", "The film is "], ["a joy.", "a bore."])
     assert liked > 0 > disliked and names["adapted"].adapted
 

@@ -14,7 +14,8 @@
 # - train a reward model, and judge it by accuracy against a ceiling and by calibration;
 # - say what a reward model can't know: the constant of each prompt, and whose taste it is;
 # - use feedback that is no human pair: an AI's labels, and triplets;
-# - optimise against a reward model by best-of-n, and see where the true reward stops following.
+# - optimise against a reward model by best-of-n, and see where the true reward stops following;
+# - compare a judge with real people's ratings, and with your own.
 #
 # **Time** about 150 minutes, 9 exercises, 22 points. **Needs** lesson 2 (policy, completion, KL).
 # Two CPU cores are enough, and no network.
@@ -30,57 +31,39 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from IPython.display import display
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from rlhf_lessons.classroom import (
-    Choice,
-    Slider,
-    check,
-    explore,
-    glossary,
-    label_pairs_by_hand,
-    rank_by_hand,
-    use_style,
-    watch,
-    what_it_learned,
-    yours,
-)
-from rlhf_lessons.classroom.plots import curve, label_ends
-from rlhf_lessons.evaluation import (
-    agreement,
-    best_of_n_curve,
-    estimate_mean,
-    mean_distance,
-    order_agreement,
-    pick_one_per_cell,
-    preference_features,
-)
-from rlhf_lessons.models import ResponseEmbedding, RewardModel, SurpriseReward, load_policy
-from rlhf_lessons.training import (
-    EmbeddingSettings,
-    RewardSettings,
-    train_embedding,
-    train_reward_model,
-)
-from rlhf_lessons.worlds import (
-    AgreementJudge,
-    AILabeller,
-    GroupedComparers,
-    NoisyComparer,
-    SimilarityRater,
-    WeightedJudge,
-    bayes_ceiling,
-    draw_scale_raters,
-    drop_equal_pairs,
-    label_pairs,
-    load_preferences,
-    preference_probability,
-    reviews,
-)
+from rlhf_lessons.classroom import Choice, Slider, check, explore, glossary, use_style, watch, yours
+from rlhf_lessons.classroom import label_pairs_by_hand, rank_by_hand, rate_by_hand, what_it_learned
 
 torch.set_num_threads(1)  # the same numbers on every run, and fast enough for a small model
 use_style()
+
+# %% kind="setup"
+from rlhf_lessons.classroom.pictures.reward_modeling import (
+    draw_accuracy_by_pairs,
+    draw_best_of_n,
+    draw_best_of_n_kl,
+    draw_calibration,
+    draw_chosen,
+    draw_over_optimisation,
+    draw_people,
+    draw_preference,
+)
+from rlhf_lessons.evaluation import agreement, estimate_mean, order_agreement, preference_features
+from rlhf_lessons.evaluation import best_of_n_curve, mean_distance, pick_one_per_cell
+from rlhf_lessons.evaluation import draw_rated_snippets, load_people_agreement, load_people_scores
+from rlhf_lessons.evaluation import missing_real_parts, spread_over_ratings
+from rlhf_lessons.models import ResponseEmbedding, RewardModel, SurpriseReward, TokenRewardModel
+from rlhf_lessons.models import load_people_judge, load_policy
+from rlhf_lessons.training import EmbeddingSettings, train_embedding
+from rlhf_lessons.training import RewardSettings, train_reward_model
+from rlhf_lessons.worlds import AILabeller, GroupedComparers, NoisyComparer, SimilarityRater
+from rlhf_lessons.worlds import AgreementJudge, WeightedJudge, draw_scale_raters
+from rlhf_lessons.worlds import bayes_ceiling, drop_equal_pairs, label_pairs, load_preferences
+from rlhf_lessons.worlds import load_snippets, preference_probability, reviews
 
 # %% [markdown]
 # ## 1 · A number or a comparison?
@@ -211,23 +194,16 @@ differences = np.linspace(-6, 6, 121)
 second_gold = reviews.gold_reward(prompts, seconds)
 
 
-def draw_bradley_terry(figure, temperature):
+def choices_at(figure, temperature):
     p = preference_probability(differences, np.zeros_like(differences), temperature)
     ceiling = bayes_ceiling(gold, second_gold, temperature)
-    if not figure.axes:
-        axes = figure.subplots()
-        axes.plot(differences, p)
-        axes.axhline(0.5, color="#8a8a90", linewidth=1, linestyle=":")
-        axes.set(ylim=(0, 1), xlabel="gold reward of the first minus that of the second")
-        axes.set_ylabel("P(first is preferred)")
-    axes = figure.axes[0]
-    axes.lines[0].set_ydata(p)
-    axes.set_title(f"T = {temperature:.2g}: the best possible model is right in {ceiling:.1%}")
+    title = f"T = {temperature:.2g}: the best possible model is right in {ceiling:.1%}"
+    draw_preference(figure, differences, p, title)
     return f"Bradley-Terry at temperature {temperature:.2g}; ceiling {ceiling:.1%}"
 
 
 explore(
-    draw_bradley_terry,
+    choices_at,
     temperature=Slider("T", "label temperature", 0.1, 10.0, 2.0, step=0.05, log=True),
     caption="A low temperature makes a step, a high one a flat line. Real labels of model outputs "
     "are at 60 to 70%.",
@@ -255,7 +231,7 @@ for temperature in (0, 0.5, 1.0, 1.5, 2.0, 3.0):
 #
 # ### Exercise 3.1 · Bradley-Terry loss
 #
-# ●○○ · 6 min · 3 points
+# ●○○ · 6 min · 2 points
 #
 # Maximum likelihood over observed choices minimises, for each pair,
 #
@@ -299,7 +275,7 @@ check("3.1", bradley_terry_loss)
 # %% [markdown]
 # ### Exercise 3.2 · The gradient in r
 #
-# ●●○ · 8 min · 2 points
+# ●●○ · 8 min · 3 points
 #
 # Derive, on paper, how the loss of one pair changes with its two rewards, and return both
 # derivatives:
@@ -674,30 +650,37 @@ others = [row for row in results["runs"] if "reads" not in row]
 rows = [row for row in others if (row["passes"], row["raters"]) == (4, 1)]
 sizes = sorted({row["pairs"] for row in rows})
 best_possible = results["ceiling"]
-figure, axes = plt.subplots(layout="constrained")
-means = {}
-for index, (name, key) in enumerate(
-    [("order of the gold reward", "gold_order"), ("labels (expected)", "accuracy")]
-):
-    values = np.array([[row[key] for row in rows if row["pairs"] == size] for size in sizes])
-    means[key] = values.mean(1)
-    curve(axes, sizes, means[key], low=values.min(1), high=values.max(1), label=name, index=index)
+by_seed = {
+    name: np.array([[row[key] for row in rows if row["pairs"] == size] for size in sizes])
+    for name, key in (("order of the gold reward", "gold_order"), ("labels (expected)", "accuracy"))
+}
 p_chosen = preference_probability(gold_chosen, gold_rejected, T)
-agrees_with = (model(test_prompts, chosen) > model(test_prompts, rejected)).numpy()
-live = float(np.where(agrees_with, p_chosen, 1 - p_chosen).mean())
-axes.plot(1_000, live, "D", color="#55555a", zorder=3)
-axes.axhline(best_possible, color="#55555a", linewidth=1.2, linestyle=":")
-axes.text(sizes[-1], best_possible + 0.005, "Bayes ceiling of the labels", ha="right", fontsize=10)
-axes.set(xscale="log", xlabel="pairs", ylabel="accuracy", title="More pairs, nearer to the ceiling")
-axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
-axes.minorticks_off()
-label_ends(axes)
+
+
+def right_by_pair(judge) -> np.ndarray:
+    """How likely a judge's choice is the label of each held-out pair."""
+    agrees_with = (judge(test_prompts, chosen) > judge(test_prompts, rejected)).numpy()
+    return np.where(agrees_with, p_chosen, 1 - p_chosen)
+
+
+live = right_by_pair(model).mean()
+draw_accuracy_by_pairs(sizes, by_seed, best_possible, here=(1_000, live))
 plt.show()
+in_order, accuracies = (values.mean(1) for values in by_seed.values())
 print("pairs    accuracy  below the ceiling  gold order  calibration error")
-for size, a, g in zip(sizes, means["accuracy"], means["gold_order"], strict=True):
+for size, a, g in zip(sizes, accuracies, in_order, strict=True):
     error = np.mean([row["calibration_error"] for row in rows if row["pairs"] == size])
     print(f"{size:6,}   {a:.1%}   {100 * (best_possible - a):6.2f} points   {g:9.1%}  {error:9.3f}")
-print("\nWhat is missing at 10,000 pairs? One seed, points below the ceiling:")
+print(f"here, 1,000 pairs: {live:.1%}, {100 * (ceiling - live):.2f} points below the ceiling")
+assert np.all(np.diff(accuracies) > 0) and accuracies[-1] < best_possible
+
+# %% [markdown]
+# Each tripling of the labels brings the model nearer to the ceiling; with 300 pairs it learns mostly
+# noise. The order of the gold reward comes out far better than the labels that taught it. A gap
+# remains at 10,000 pairs. What is in it?
+
+# %%
+print("10,000 pairs, one seed, points below the ceiling:")
 gaps = {
     (row["passes"], row["raters"]): 100 * (best_possible - row["accuracy"])
     for row in others
@@ -713,24 +696,50 @@ for row in results["runs"]:
         readings.setdefault(row.get("reads", "the last token"), []).append(gap)
 for name, values in readings.items():
     print(f"  {name}: {', '.join(f'{gap:.2f}' for gap in values)}; mean {np.mean(values):.2f}")
-print(f"\nhere, 1,000 pairs: {live:.1%}, {100 * (ceiling - live):.2f} points below the ceiling")
-assert np.all(np.diff(means["accuracy"]) > 0) and means["accuracy"][-1] < best_possible
 assert gaps[8, 4] < 2 < gaps[4, 4] < gaps[4, 1] < gaps[8, 1]
 last_token, every_token, and_surprise = readings.values()
 assert max(and_surprise) < 2 < min(every_token) and max(every_token) < min(last_token)
 
 # %% [markdown]
-# Each tripling of the labels brings the model nearer to the ceiling; with 300 pairs it learns mostly
-# noise. The order of the gold reward comes out far better than the labels that taught it. A gap
-# remains at 10,000 pairs, and a part of it is noise: a second four passes make the model worse, since
-# it learns single labels by heart, and they pay once four people have labelled each pair. But a
-# regression that knows the *form* of the gold reward, and has to learn only its 107 numbers from the
-# same labels, loses no more than 0.4 points (`python -m benchmarks.reward_model_noise`). So form is the
-# other part: how the model reads.
-#
-# The truth here is a sum over words, with negations and penalties for faults, and a small body must
-# add it up by its last token. `TokenRewardModel` lets every token add its own reward,
+# A part of the gap is noise: a second four passes make the model worse, since it learns single labels
+# by heart, and they pay once four people have labelled each pair. But a regression that knows the
+# *form* of the gold reward, and has to learn only its 107 numbers from the same labels, loses no more
+# than 0.4 points (`python -m benchmarks.reward_model_noise`). So form is the other part: how the model
+# reads. The truth here is a sum over words, with negations and penalties for faults, and a small body
+# must add it up by its last token. `TokenRewardModel` lets every token add its own reward,
 # $r(x, y) = \sum_t w \cdot h_t$.
+#
+# *Predict, then run:* how much does the place of reading matter with 1,000 pairs? Two more models with
+# the settings of yours: one lets every token add, one reads when half of the response has gone by.
+# Each stands against yours, which reads at the end, on the same held-out pairs.
+
+
+# %% kind="train"
+def first_half(text: str) -> str:
+    words = text.split()
+    return " ".join(words[: len(words) // 2])
+
+
+every, half = TokenRewardModel.from_policy(sft), RewardModel.from_policy(sft)
+halves, _ = drop_equal_pairs([(x, first_half(y), first_half(z)) for x, y, z in training])
+for reader, pairs in ((every, training), (half, halves)):
+    for _ in train_reward_model(reader, pairs, settings_for(1_000), loss=bradley_terry_loss):
+        pass
+at_end = right_by_pair(model)
+by_reading = {
+    "every token adds": right_by_pair(every),
+    "read half-way": right_by_pair(lambda x, y: half(x, [first_half(text) for text in y])),
+}
+print(f"points of expected accuracy more than at the last token, {len(at_end)} held-out pairs:")
+for name, right in by_reading.items():
+    gain = estimate_mean(100 * (right - at_end))
+    print(f"  {name:<16} {gain.value:+.2f} [{gain.interval()[0]:+.2f}, {gain.interval()[1]:+.2f}]")
+assert gain.interval()[1] < 0
+
+# %% [markdown]
+# Half-way is too early: the verdict comes last. Whether every token adds or the last one carries the
+# sum, so few pairs can't tell. The rest of this course reads the last token, and 10,000 pairs showed
+# above what that costs here.
 #
 # And does it notice a broken sentence? Leave one "was" out of the held-out responses. Beside the model
 # stands a `SurpriseReward`. It also asks the language model that wrote the texts for the least likely
@@ -756,8 +765,7 @@ for name, judge in [
     before, after = (torch.as_tensor(judge(prompts_with, side)) for side in (whole, broken))
     falls[name] = float((before - after).mean() / before.std())
     print(f"  {name:14} {falls[name]:5.2f}")
-agrees_with = (surprised(test_prompts, chosen) > surprised(test_prompts, rejected)).numpy()
-heard = float(np.where(agrees_with, p_chosen, 1 - p_chosen).mean())
+heard = right_by_pair(surprised).mean()
 print(
     f"points below the ceiling: {100 * (ceiling - live):.2f}, with surprise {100 * (ceiling - heard):.2f}"
 )
@@ -767,9 +775,7 @@ assert abs(falls["reward model"]) < 0.1 < min(falls["gold reward"], falls["with 
 # To the reward model a broken sentence is as good as a whole one: noisy labels of a few broken sentences
 # did not teach it to tell. The language model knows how ill a word fits, and says so in a
 # log-probability. With 10,000 pairs, every token and surprise together bring every seed within 2 points
-# of the ceiling. (The field reads the last token all the same, for a large body can add, and what people
-# like need not be a sum; so does the rest of this course. The settings were chosen by trial on pairs of
-# other prompts.)
+# of the ceiling. (The settings were chosen by trial on pairs of other prompts.)
 #
 # ### Exercise 3.6 · Calibration bins
 #
@@ -833,20 +839,13 @@ check("3.6", calibration_bins)
 calibration_bins = yours("3.6", calibration_bins)
 
 margins = (model(test_prompts, chosen) - model(test_prompts, rejected)).numpy().astype(float)
-figure, axes = plt.subplots(figsize=(5.6, 4.6), layout="constrained")
-axes.plot([0, 1], [0, 1], color="#8a8a90", linewidth=1, linestyle=":")
-errors = {}
-for index, (name, scale) in enumerate([("the model", 1), ("rewards × 3", 3)]):
+errors, bins = {}, {}
+for name, scale in (("the model", 1), ("rewards × 3", 3)):
     p = 1 / (1 + np.exp(-scale * margins))
     both_ways = np.concatenate([p, 1 - p]), np.concatenate([np.ones_like(p), np.zeros_like(p)])
     counts, predicted, observed, errors[name] = calibration_bins(*both_ways, 10)
-    full = counts >= 20
-    curve(axes, predicted[full], observed[full], label=name, index=index)
-axes.set(
-    xlabel="stated probability", ylabel="observed share", title="Calibration on held-out labels"
-)
-axes.set(xlim=(0, 1), ylim=(0, 1))
-label_ends(axes)
+    bins[name] = predicted[counts >= 20], observed[counts >= 20]
+draw_calibration(bins)
 plt.show()
 print(", ".join(f"{name}: calibration error {error:.3f}" for name, error in errors.items()))
 assert errors["the model"] < errors["rewards × 3"]
@@ -1109,6 +1108,11 @@ FEATURES = {
     "agreement": agrees,
     "length": words,
 }
+
+# %% [markdown]
+# Now the labels, the regression, and beside it the same for the rater who knows the gold reward.
+
+# %%
 flattered = NoisyComparer(
     WeightedJudge(((0.5, reviews.gold_reward), (2.5, agrees), (1.5, words))), T
 )
@@ -1271,14 +1275,7 @@ for what, values in (("gold reward", good), ("distance", diverse)):
     gain = estimate_mean(values["best of each cell"] - values["best of 16 heaps"])
     print(f"  {what:<12} {gain.value:+.3f} ± {1.96 * gain.standard_error:.3f}")
 assert gain.interval()[0] > 0
-figure, panels = plt.subplots(
-    1, 3, sharex=True, sharey=True, figsize=(9, 3.3), layout="constrained"
-)
-for panel, (name, way) in zip(panels, chosen_by.items(), strict=True):
-    panel.scatter(*places[0].T, s=6, color="#b8b8bd")
-    panel.scatter(*places[0][way[0]].T, s=40, marker="D", color="#1f5fd6")
-    panel.set(title=name, xlabel="latent 1")
-panels[0].set_ylabel("latent 2")
+draw_chosen(places[0], {name: way[0] for name, way in chosen_by.items()})
 plt.show()
 
 # %% [markdown]
@@ -1296,7 +1293,7 @@ plt.show()
 #
 # ### Exercise 3.9 · Best of n, and what it costs in KL
 #
-# ●●○ · 6 min · 2 points
+# ●○○ · 6 min · 2 points
 #
 # How far? Without touching a weight, best-of-n is a policy with
 #
@@ -1397,12 +1394,7 @@ proxy_grid = {c: m(asked, answers).numpy().reshape(-1, N) for c, m in proxies.it
 n_values = [1, 2, 3, 5, 8, 14, 25, 45, 80, 140, 250, 450, 700, 1_000]
 curves = {c: best_of_n_curve(scores, gold_grid, n_values, grid) for c, scores in proxy_grid.items()}
 ideal = best_of_n_curve(gold_grid, gold_grid, n_values)
-figure, axes = plt.subplots(figsize=(6, 3.4), layout="constrained")
-axes.plot(n_values, ideal.kl_bound, color="#55555a", linewidth=1.2, label="log n − (n − 1)/n")
-for (count, c), marker in zip(curves.items(), "o^x", strict=True):
-    axes.plot(n_values, c.kl, linestyle="", marker=marker, label=f"measured, {count:,} pairs")
-axes.set(xscale="log", xlabel="n", ylabel="KL (nats)", title="The KL of best-of-n and its bound")
-axes.legend()
+draw_best_of_n_kl(n_values, ideal.kl_bound, {f"{n:,} pairs": c.kl for n, c in curves.items()})
 plt.show()
 for count, c in curves.items():
     print(f"{count:5,} pairs, n = 1,000: {c.kl[-1]:.3f} of at most {c.kl_bound[-1]:.3f} nats")
@@ -1412,17 +1404,7 @@ for count, c in curves.items():
 # *Predict, then run:* which of the three proxies will have been fooled most at n = 1,000?
 
 # %% figure="03_over_optimisation"
-figure, panels = plt.subplots(1, 2, sharex=True, figsize=(9.4, 3.9), layout="constrained")
-for index, (count, c) in enumerate(curves.items()):
-    root = np.sqrt(c.kl)
-    curve(panels[0], root, c.proxy, label=f"{count:,} pairs", index=index)
-    low, high = c.gold - 1.96 * c.gold_error, c.gold + 1.96 * c.gold_error
-    curve(panels[1], root, c.gold, low=low, high=high, label=f"{count:,} pairs", index=index)
-curve(panels[1], np.sqrt(ideal.kl_bound), ideal.gold, label="gold itself", index=3)
-panels[0].set(title="what the proxy says", xlabel="√KL (nats)", ylabel="proxy, spread of π = 1")
-panels[1].set(title="what is true", xlabel="√KL (nats)", ylabel="gold reward")
-for panel in panels:
-    label_ends(panel)
+draw_over_optimisation({f"{count:,} pairs": c for count, c in curves.items()}, ideal)
 plt.show()
 for count, c in curves.items():
     top = int(c.gold.argmax())
@@ -1511,32 +1493,22 @@ print(f"{count} of 12 winners end in '{ending} .', of all completions {everywher
 gold_unit = gold_grid.std()
 
 
-def draw_best_of_n(figure, n, pairs):
-    c = curves[pairs]
-    kept = int(np.argmax(proxy_grid[pairs][0][:n]))
-    if not figure.axes:
-        axes = figure.subplots()
-        axes.plot(np.sqrt(c.kl_bound), c.proxy, label="proxy")
-        axes.plot(np.sqrt(c.kl_bound), c.gold / gold_unit, label="gold")
-        axes.axvline(0, color="#55555a", linewidth=1.2, linestyle=":")
-        axes.set(xlabel="√KL (nats)", ylabel="mean, in spreads of π", ylim=(-0.3, 2.6))
-        axes.legend(loc="upper left")
-    axes = figure.axes[0]
-    axes.lines[0].set_ydata(c.proxy)
-    axes.lines[1].set_ydata(c.gold / gold_unit)
-    axes.lines[2].set_xdata([math.sqrt(best_of_n(torch.zeros(1, n))[1])] * 2)
-    text = grid[0][kept]
-    half = text.rfind(" ", 0, 95)
-    shown_text = text if len(text) < 95 else f"{text[:half]}\n{text[half + 1 :]}"
-    axes.set_title(
-        f"kept of {n:,}: proxy {proxy_grid[pairs][0][kept]:+.2f}, gold {gold_grid[0][kept]:+.2f}\n{shown_text}",
-        fontsize=9,
+def best_of_n_at(figure, n, pairs):
+    c, scores = curves[pairs], proxy_grid[pairs][0]
+    kept = int(np.argmax(scores[:n]))
+    draw_best_of_n(
+        figure,
+        np.sqrt(c.kl_bound),
+        {"proxy": c.proxy, "gold": c.gold / gold_unit},
+        here=math.sqrt(best_of_n(torch.zeros(1, n))[1]),
+        kept=f"kept of {n:,}: proxy {scores[kept]:+.2f}, gold {gold_grid[0][kept]:+.2f}",
+        text=grid[0][kept],
     )
-    return f"best of {n} by the proxy of {pairs} pairs: {text}"
+    return f"best of {n} by the proxy of {pairs} pairs: {grid[0][kept]}"
 
 
 explore(
-    draw_best_of_n,
+    best_of_n_at,
     n=Slider("n", "completions", 1, 1_000, 30, step=0.1, log=True),
     pairs=Choice("pairs", [50, 500, 5_000]),
     caption="Blue: proxy, orange dashes: gold. Few pairs: the two part early.",
@@ -1545,6 +1517,86 @@ explore(
 # %% [markdown]
 # What keeps a policy honest is therefore not only a better reward model. It is also the distance
 # that it may move: small n here, a KL penalty in lesson 4, β in lesson 6.
+#
+# ## 10 · Real people
+#
+# So far the people were simulated. Some ten thousand snippets of real film reviews come with the mean
+# rating that people gave them, from −4 (very negative) to 4 (very positive). On nine tenths of them a
+# **judge of people** was fitted: SmolLM2, a language model of 135 million weights, reads the snippet,
+# and a linear map from its middle layers predicts the rating. People were asked for numbers here, so
+# the loss is the squared error and not Bradley-Terry's; each rating is the mean of several raters.
+#
+# *Predict, then run:* on the held-out tenth, how often does the judge see praise where people see
+# praise? **VADER** stands beside it, a list of words with rules, fitted to none of the snippets.
+
+# %% figure="03_people"
+agreed, left_out = load_people_agreement()
+for name, found in agreed.items():
+    print(f"{name:<13} and people, {found.count:,} held-out snippets: {found}")
+print(f"the judge on the snippets of its fit, each left out in turn: correlation {left_out:.3f}")
+ratings, scores = load_people_scores()
+draw_people(ratings, scores)
+plt.show()
+assert agreed["people-judge"].sign[1] > agreed["vader"].sign[2]
+assert agreed["people-judge"].correlation[1] > agreed["vader"].correlation[2]
+
+# %% [markdown]
+# In brackets: 95 % intervals, by drawing the snippets again. *Sign* is the share on the right side of
+# 0, *beyond ±1* the same where people are clear. What the ceiling is nobody can say, for the single
+# ratings behind each mean are not in the data.
+#
+# These scores come with the course; the snippets and the model don't. Where you have fetched them, the
+# next cell lets the judge read 200 snippets again and compares.
+
+# %%
+note = missing_real_parts()
+if note:
+    print(note)
+else:
+    some = [snippet.text for snippet in load_snippets()[1][:200]]
+    read_again = load_people_judge()([""] * len(some), some).numpy()
+    difference = np.abs(read_again - scores["people-judge"][: len(some)]).max()
+    print(f"read again: {difference:.1e} rating points from the stored scores at most")
+    assert difference < 0.01
+
+# %% [markdown]
+# **Now you.** Rate ten of the held-out snippets: how does this reviewer like the film? At the end you
+# see people's mean and the judge's score beside yours. Nothing of it is kept. Another `seed`, other
+# snippets.
+
+# %%
+if note:
+    print(note)
+else:
+    ten = draw_rated_snippets(10, seed=0)
+    caption = "Your ratings stand beside people's and the judge's at the end."
+    display(rate_by_hand(ten.texts, ten.people, ten.judge, caption=caption))
+
+# %% [markdown]
+# Ten are few, and these are not drawn blindly: one comes from each tenth of the ratings, so that they
+# reach from blame to praise. How far does a correlation of ten swing by luck alone, and does this way
+# of drawing raise or lower it? The judge in your place, 1,000 draws of each kind:
+
+
+# %%
+def correlation(places: np.ndarray) -> float:
+    return float(np.corrcoef(ratings[places], scores["people-judge"][places])[0, 1])
+
+
+spread_out = [correlation(spread_over_ratings(ratings, 10, seed)) for seed in range(1_000)]
+draw = np.random.default_rng(0)
+blind = [correlation(draw.choice(len(ratings), 10, replace=False)) for _ in range(1_000)]
+for name, found in (("from blame to praise", spread_out), ("blindly", blind)):
+    low, high = np.percentile(found, [2.5, 97.5])
+    print(f"ten drawn {name:<20}: mean {np.mean(found):.3f}, 95 % from {low:.2f} to {high:.2f}")
+flattery = estimate_mean(np.array(spread_out) - np.array(blind))
+print(f"drawn from blame to praise: {flattery.value:+.3f} ± {1.96 * flattery.standard_error:.3f}")
+assert flattery.interval()[0] > 0
+
+# %% [markdown]
+# So the drawing flatters, by a little: ten from blame to praise never happen to be much alike. And if
+# your correlation with people lies within the range of the first line, ten snippets can't tell you and
+# the judge apart.
 #
 # ## What was shown
 #
@@ -1555,6 +1607,7 @@ explore(
 # | the gradient of Bradley-Terry | 2 | autograd, to 1e-12 |
 # | Plackett-Luce at K = 2 is Bradley-Terry | 3 | 1,000 pairs, to 1e-12 |
 # | more pairs, nearer to the ceiling | 4 | twelve trainings, three seeds |
+# | half-way is too early to read a reward | 4 | expected accuracy, pair by pair |
 # | a reward model does not see a missing word, surprise does | 4 | one "was" left out of each response |
 # | accuracy does not see overconfidence, calibration does | 4 | held-out labels |
 # | a shift per prompt changes no loss | 6 | to 1e-9 |
@@ -1564,14 +1617,16 @@ explore(
 # | one per cell is more diverse than one per heap | 8 | features that the space never saw |
 # | the KL of best-of-n stays below its bound | 9 | exact sums, and samples |
 # | a proxy of few pairs rises where the truth stalls | 9 | 48 prompts, three draws of labels |
+# | a linear judge agrees with real people more than a list of words | 10 | 1,005 held-out snippets |
 #
 # **In the package.** `rlhf_lessons.formulas`: `bradley_terry_loss`, `plackett_luce_loss`,
 # `triplet_loss`, `best_of_n_kl`. `rlhf_lessons.models`: `RewardModel`, `TokenRewardModel`,
-# `SurpriseReward`, `ResponseEmbedding`.
+# `SurpriseReward`, `ResponseEmbedding`, `PeopleJudge`.
 # `rlhf_lessons.training`: `train_reward_model`, `train_embedding`. `rlhf_lessons.evaluation`:
 # `preference_accuracy`, `calibration`, `agreement`, `best_of_n`, `best_of_n_curve`,
-# `preference_features`, `pick_one_per_cell`. `rlhf_lessons.worlds`: raters, `load_preferences`,
-# `ranking_to_pairs`. `rlhf_lessons.classroom`: `label_pairs_by_hand`, `rank_by_hand`.
+# `preference_features`, `pick_one_per_cell`, `load_people_agreement`. `rlhf_lessons.worlds`: raters,
+# `load_preferences`, `ranking_to_pairs`. `rlhf_lessons.classroom`: `label_pairs_by_hand`,
+# `rank_by_hand`, `rate_by_hand`.
 #
 # **Further reading.**
 #
@@ -1583,6 +1638,8 @@ explore(
 # - Sharma et al. 2023, *Towards Understanding Sycophancy in Language Models*.
 # - Ding et al. 2024, *Quality Diversity through Human Feedback*.
 # - Beirami et al. 2024, *Theoretical guarantees on the best-of-n alignment policy*.
+# - Hutto and Gilbert 2014, *VADER: A Parsimonious Rule-based Model for Sentiment Analysis of Social Media
+#   Text*: the ratings, and the list of words.
 #
 # **Three quick questions.**
 #

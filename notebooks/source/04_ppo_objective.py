@@ -14,13 +14,14 @@
 # - shape rewards with a KL penalty, adapt its strength, and compute the best policy there is;
 # - run PPO on a language model, see it hack its reward when the leash is off, and choose β.
 #
-# **Time** about 150 minutes, 9 exercises, 23 points. **Needs** lesson 1's return, value and
+# **Time** about 150 minutes, 9 exercises, 24 points. **Needs** lesson 1's return, value and
 # advantage, lesson 2's token log-probabilities and KL, lesson 3's reward model. Two CPU cores are
 # enough, and no network.
 
 # %% kind="setup"
 import dataclasses
 import itertools
+import textwrap
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -28,35 +29,23 @@ import torch
 from torch import Tensor
 
 from rlhf_lessons import formulas
-from rlhf_lessons.classroom import (
-    COLORS,
-    Choice,
-    Slider,
-    check,
-    curve,
-    explore,
-    glossary,
-    label_ends,
-    use_style,
-    watch,
-    yours,
+from rlhf_lessons.classroom import Choice, Slider, check, explore, glossary, use_style, watch, yours
+from rlhf_lessons.classroom.pictures.ppo import (
+    draw_clip,
+    draw_continuations,
+    draw_convergence,
+    draw_estimates,
+    draw_hacking,
+    draw_optimum,
+    draw_run,
+    draw_sweep,
 )
 from rlhf_lessons.evaluation import estimate_mean, load_ppo_sweep
-from rlhf_lessons.models import (
-    ResponseTree,
-    ValueHead,
-    load_policy,
-    load_reward_model,
-    table_policy,
-)
+from rlhf_lessons.models import ResponseTree, ValueHead, table_policy
+from rlhf_lessons.models import load_policy, load_reward_model
 from rlhf_lessons.training import PPOSettings, train_ppo
-from rlhf_lessons.worlds import (
-    OPINION_LENGTH,
-    OPINION_WORDS,
-    opinion_habits,
-    opinion_score,
-    reviews,
-)
+from rlhf_lessons.worlds import OPINION_LENGTH, OPINION_WORDS
+from rlhf_lessons.worlds import opinion_habits, opinion_score, reviews
 
 torch.set_num_threads(1)  # the same numbers on every run, and fast enough for small models
 use_style()
@@ -96,7 +85,7 @@ for x, y, score in zip(rollout.prompts, rollout.responses, scores.tolist(), stri
 #
 # ### Exercise 4.1 · The probability ratio
 #
-# ●○○ · 6 minutes · 3 points
+# ●○○ · 6 minutes · 2 points
 #
 # $$\rho_t = \frac{\pi_\theta(a_t \mid s_t)}{\pi_{old}(a_t \mid s_t)} = e^{\log \pi_\theta - \log
 # \pi_{old}}$$
@@ -212,58 +201,26 @@ assert abs(float(exact.v[0]) - float((reference_log_probs.exp() * rewards).sum()
 
 
 # %% figure="04_tree_of_continuations"
-def follow(pick) -> list[int]:
-    """Walk from the root, taking the best or the worst action each time."""
+def follow(pick) -> list[tuple[dict[str, float], str]]:
+    """Walk from the root, taking the best or the worst token: the advantages met, the token taken."""
     prefix, path = 0, []
     while prefix >= 0:
-        action = int(pick(exact.advantage[prefix]))
-        path.append(action)
-        prefix = int(tree.child[prefix, action])
+        taken = int(pick(exact.advantage[prefix]))
+        met = dict(zip(tree.actions, exact.advantage[prefix].tolist(), strict=True))
+        path.append((met, tree.actions[taken]))
+        v, q = exact.v[prefix], exact.q[prefix, taken]
+        print(f"   V {v:+.2f}   Q {q:+.2f}   A {q - v:+.2f}   {tree.actions[taken]}")
+        prefix = int(tree.child[prefix, taken])
+        assert prefix < 0 or abs(float(q - exact.v[prefix])) < 1e-12
     return path
 
 
-def draw_path(axes, path: list[int], levels: list[float], index: int) -> None:
-    """Draw one path through the tree, the siblings of each step beside it, with A on each."""
-    prefix, start = 0, 0.0
-    for x, (action, middle) in enumerate(zip(path, levels, strict=False)):
-        advantages = exact.advantage[prefix]
-        order = advantages.argsort().tolist()
-        spacing = 0.95 if x == 0 else 0.36
-        for rank, other in enumerate(order):
-            place = middle + spacing * (rank - 3)
-            taken = other == action
-            if x == 0 and not taken and other in (better[0], worse[0]):
-                continue  # the other path draws it
-            axes.plot(
-                [x + 0.42, x + 0.66], [start, place], color=COLORS[index] if taken else "#c9c9ce",
-                linewidth=3 if taken else 1, linestyle="-", zorder=2 if taken else 1,
-            )  # fmt: skip
-            axes.text(
-                x + 0.68, place, f"{tree.actions[other]} {advantages[other]:+.2f}",
-                fontsize=9, fontweight="bold" if taken else "normal", va="center",
-                color="#1a1a1c" if taken else "#55555a",
-            )  # fmt: skip
-            if taken:
-                end = place
-        prefix, start = int(tree.child[prefix, action]), end
-
-
-better, worse = follow(torch.argmax), follow(torch.argmin)
-figure, axes = plt.subplots(figsize=(9.6, 5.4), layout="constrained")
-draw_path(axes, worse, [0.0, -2.4, -2.4, -2.4], 1)
-draw_path(axes, better, [0.0, 2.4, 2.4, 2.4], 0)
-axes.text(0.4, 0, f"“the film was …”\nV = {exact.v[0]:+.2f}", ha="right", va="center", fontsize=10)
-axes.set(xlim=(-0.4, 4.6), ylim=(-3.8, 3.8), title="Continuations with their exact advantages")
-axes.set_axis_off()
+print("better path")
+better = follow(torch.argmax)
+print("worse path")
+worse = follow(torch.argmin)
+draw_continuations(better, worse, root=f"“the film was …”\nV = {exact.v[0]:+.2f}")
 plt.show()
-for name, path in (("better", better), ("worse", worse)):
-    print(f"{name} path")
-    prefix = 0
-    for action in path:
-        v, q, a = exact.v[prefix], exact.q[prefix, action], exact.advantage[prefix, action]
-        print(f"   V {v:+.2f}   Q {q:+.2f}   A {a:+.2f}   {tree.actions[action]}")
-        prefix = int(tree.child[prefix, action])
-        assert prefix < 0 or abs(float(q - exact.v[prefix])) < 1e-12
 
 # %% [markdown]
 # Read one column: the numbers are advantages; weighed with the policy's probabilities they average
@@ -391,39 +348,20 @@ shown = next(i for i, text in enumerate(sampled.responses) if text == "not very 
 shown_words = [tree.actions[a] for a in actions[shown]]
 
 
-def draw_gae(figure, lam: float) -> str:
-    estimates = gae(
-        token_rewards[shown : shown + 1],
-        values[shown : shown + 1],
-        mask[shown : shown + 1],
-        1.0,
-        lam,
-    )[0]
+def estimates_at(figure, lam: float) -> str:
+    row = slice(shown, shown + 1)
+    estimates = gae(token_rewards[row], values[row], mask[row], 1.0, lam)[0].tolist()
     size = float(np.interp(lam, lambdas, root_mean_square))
-    if not figure.axes:
-        left, right = figure.subplots(1, 2)
-        places = np.arange(OPINION_LENGTH)
-        left.bar(
-            places - 0.2, true_advantages[shown], 0.36, color=COLORS[5], label="exact A", hatch="//"
-        )
-        figure.bars = left.bar(places + 0.2, estimates, 0.36, color=COLORS[0], label="GAE")
-        left.set_xticks(places, shown_words)
-        left.set(ylim=(-3.2, 2.2), title="one response")
-        left.legend(loc="upper right")
-        curve(right, lambdas, root_mean_square)
-        (figure.dot,) = right.plot([lam], [size], "o", color=COLORS[2], markersize=9)
-        right.set(xlabel="λ", title="error of the estimate", ylim=(0, None))
-    for bar, height in zip(figure.bars, estimates.tolist(), strict=True):
-        bar.set_height(height)
-    figure.dot.set_data([lam], [size])
-    numbers = ", ".join(
-        f"{w} {a:+.2f}" for w, a in zip(shown_words, estimates.tolist(), strict=True)
+    exact_ones = true_advantages[shown].tolist()
+    draw_estimates(
+        figure, shown_words, exact_ones, estimates, lambdas, root_mean_square, here=(lam, size)
     )
+    numbers = ", ".join(f"{w} {a:+.2f}" for w, a in zip(shown_words, estimates, strict=True))
     return f"GAE with λ = {lam:.2f}: {numbers}. Error over all responses {size:.2f}."
 
 
 explore(
-    draw_gae,
+    estimates_at,
     lam=Slider("λ", "GAE weight", 0.0, 1.0, 0.95, 0.05),
     caption="Near λ = 0 the value function's own errors show; near 1 the luck of the rest of the response.",
 )
@@ -435,7 +373,7 @@ explore(
 #
 # ### Exercise 4.3 · The clipped value loss
 #
-# ●●○ · 10 minutes · 2 points
+# ●●○ · 10 minutes · 3 points
 #
 # $$L^{V}_t = \tfrac12 \max\Big( (V_t - R_t)^2,\; (\text{clip}(V_t,\, V^{old}_t - \varepsilon,\,
 # V^{old}_t + \varepsilon) - R_t)^2 \Big)$$
@@ -597,34 +535,21 @@ ppo_policy_loss = yours("4.5", ppo_policy_loss)
 ratios = torch.linspace(0.02, 2.0, 400, dtype=torch.float64)
 
 
-def draw_clip(figure, epsilon: float, advantage: float) -> str:
+def clip_at(figure, epsilon: float, advantage: float) -> str:
     log_probs = ratios.log().unsqueeze(0).requires_grad_(True)
     objective = -ppo_policy_loss(
         log_probs, torch.zeros_like(log_probs), torch.full_like(log_probs, advantage), epsilon
     )
     (by_log,) = torch.autograd.grad(objective.sum(), log_probs)
-    lines = (objective.detach()[0], by_log[0] / ratios)  # d/dρ = (d/d log π) / ρ
-    if not figure.axes:
-        for axes, line, title in zip(
-            figure.subplots(1, 2), lines, ("objective of one token", "its slope in ρ"), strict=True
-        ):
-            axes.plot(ratios, line, color=COLORS[0])
-            axes.axvline(1, color="#55555a", linewidth=1, linestyle=":")
-            axes.axvspan(1 - epsilon, 1 + epsilon, color=COLORS[1], alpha=0.15)
-            axes.set(xlabel="ρ = π/π_old", title=title, ylim=(-2.2, 2.2))
-    for axes, line in zip(figure.axes, lines, strict=True):
-        axes.lines[0].set_ydata(line)
-        axes.patches[0].set_x(1 - epsilon)
-        axes.patches[0].set_width(2 * epsilon)
-    flat = ratios[by_log[0] == 0]
+    slope = by_log[0] / ratios  # d/dρ = (d/d log π) / ρ
+    draw_clip(figure, ratios, objective.detach()[0], slope, epsilon)
+    flat = ratios[slope == 0]
     where = f"from ρ = {flat.min():.2f} to {flat.max():.2f}" if len(flat) else "nowhere"
-    return (
-        f"The clipped objective for A = {advantage:+g} and ε = {epsilon:.2f}; it is flat {where}."
-    )
+    return f"The clipped objective for A = {advantage:+g} and ε = {epsilon:.2f}; flat {where}."
 
 
 explore(
-    draw_clip,
+    clip_at,
     epsilon=Slider("ε", "clip range", 0.05, 0.6, 0.2, 0.01),
     advantage=Choice("sign of A", {"A = +1, a good token": 1.0, "A = −1, a bad token": -1.0}),
     caption="Shaded: the range 1 ± ε. Flat means gradient exactly 0: nothing more to gain in this cycle.",
@@ -635,7 +560,7 @@ explore(
 #
 # ### Exercise 4.6 · Entropy
 #
-# ●○○ · 8 minutes · 3 points
+# ●●○ · 8 minutes · 3 points
 #
 # $$H(\pi(\cdot \mid s)) = -\sum_v \pi(v \mid s) \log \pi(v \mid s)$$
 #
@@ -779,7 +704,7 @@ assert spread["far from", "k3"] > spread["far from", "k1"]
 #
 # ### Exercise 4.8 · KL-shaped rewards
 #
-# ●●○ · 12 minutes · 2 points
+# ●●○ · 12 minutes · 3 points
 #
 # $$r_t = -\beta\, k_t + \begin{cases} r(x, y) & t \text{ is the last token} \\ 0 & \text{else}
 # \end{cases}$$
@@ -828,13 +753,11 @@ check("4.8", kl_shaped_rewards)
 # $$\pi^*(y \mid x) = \frac{1}{Z(x)}\, \pi_{ref}(y \mid x)\, e^{r(x, y)/\beta} \qquad Z(x) = \sum_y
 # \pi_{ref}(y \mid x)\, e^{r(x, y)/\beta} \qquad J(\pi^*) = \beta \log Z$$
 #
-# Z sums over every response, which the small world allows. The picture computes J with *your*
-# rewards: for each of the 1,555 responses the sum of `kl_shaped_rewards`, weighed with π*.
+# Z sums over every response, which the small world allows. The cell computes J with *your* rewards: for
+# each of the 1,555 responses the sum of `kl_shaped_rewards`, weighed with π*.
 
-# %% figure="04_optimal_policy"
+# %%
 kl_shaped_rewards = yours("4.8", kl_shaped_rewards)
-shown_responses = reference_log_probs.topk(4).indices.tolist()
-shown_responses += [i for i in rewards.topk(6).indices.tolist() if i not in shown_responses]
 
 
 def objective_of(log_probs: Tensor, beta: float) -> tuple[float, float, float]:
@@ -851,46 +774,34 @@ def objective_of(log_probs: Tensor, beta: float) -> tuple[float, float, float]:
     return j, expected, kl
 
 
-def draw_optimum(figure, beta: float) -> str:
-    best = formulas.optimal_policy(reference_log_probs, rewards, beta)
-    j, expected, kl = objective_of(best, beta)
-    heights = best.exp()[shown_responses]
-    if not figure.axes:
-        axes = figure.subplots()
-        places = np.arange(len(shown_responses))
-        axes.barh(
-            places + 0.2,
-            reference_log_probs.exp()[shown_responses],
-            0.36,
-            color=COLORS[5],
-            hatch="//",
-            label="π_ref",
-        )
-        figure.bars = axes.barh(places - 0.2, heights, 0.36, color=COLORS[0], label="π*")
-        labels = [f"{tree.responses[i]}  ({rewards[i]:+.2f})" for i in shown_responses]
-        axes.set_yticks(places, labels, fontsize=9)
-        axes.invert_yaxis()
-        axes.set(xlim=(0, 0.65), xlabel="probability")
-        axes.legend(loc="lower right")
-    for bar, height in zip(figure.bars, heights.tolist(), strict=True):
-        bar.set_width(height)
-    text = f"J = {j:.2f}, expected reward {expected:.2f}, KL {kl:.2f} nats"
-    figure.axes[0].set_title(f"β = {beta:.2f}: {text}")
-    return f"The optimal policy at β = {beta:.2f}: {text}."
-
-
 for beta in (0.2, 0.5, 2.0):
+    best = formulas.optimal_policy(reference_log_probs, rewards, beta)
     log_z = formulas.log_partition(reference_log_probs, rewards, beta)
-    assert (
-        abs(
-            objective_of(formulas.optimal_policy(reference_log_probs, rewards, beta), beta)[0]
-            - beta * float(log_z)
-        )
-        < 1e-9
-    )
+    j, target = objective_of(best, beta)[0], beta * float(log_z)
+    print(f"β = {beta:<3g}  J(π*) {j:.4f}   β log Z {target:.4f}")
+    assert abs(j - target) < 1e-9
+
+
+# %% [markdown]
+# Both columns are one, but for rounding. Move β: whom does π* serve, the reference or the reward?
+
+# %% figure="04_optimal_policy"
+shown_responses = reference_log_probs.topk(4).indices.tolist()
+shown_responses += [i for i in rewards.topk(6).indices.tolist() if i not in shown_responses]
+names = [f"{tree.responses[i]}  ({rewards[i]:+.2f})" for i in shown_responses]
+
+
+def optimum_at(figure, beta: float) -> str:
+    optimum = formulas.optimal_policy(reference_log_probs, rewards, beta)
+    j, expected, kl = objective_of(optimum, beta)
+    two = (log_probs.exp()[shown_responses] for log_probs in (reference_log_probs, optimum))
+    text = f"β = {beta:.2f}: J = {j:.2f}, expected reward {expected:.2f}, KL {kl:.2f} nats"
+    draw_optimum(figure, names, *two, title=text)
+    return f"The optimal policy at {text}."
+
 
 explore(
-    draw_optimum,
+    optimum_at,
     beta=Slider("β", "KL strength", 0.15, 10.0, 0.5, log=True),
     size=(7.2, 4.2),
     caption="In brackets: the reward. A large β stays with the reference; a small one puts everything on the best responses.",
@@ -986,25 +897,21 @@ def distance(policy, beta: float) -> tuple[float, float]:
     return float(tree.total_variation(logits, best)), float(gap)
 
 
-figure, axes = plt.subplots(1, 2, figsize=(9.2, 3.6), layout="constrained")
-for index, beta in enumerate((0.5, 1.0, 2.0)):
+paths = {}
+for beta in (0.5, 1.0, 2.0):
     policy = table_policy(tree, reference_logits, film)
     settings = dataclasses.replace(SMALL_WORLD, beta=beta)
     path = [(0, *distance(policy, beta))]
     for record in train_ppo(policy, film, opinion_score, settings, **mine):
         if record.step % 5 == 0:
             path.append((record.step, *distance(policy, beta)))
-    steps, variations, gaps = zip(*path, strict=True)
-    curve(axes[0], steps, variations, label=f"β = {beta:g}", index=index)
-    curve(axes[1], steps, gaps, label=f"β = {beta:g}", index=index)
+    paths[f"β = {beta:g}"] = _, variations, gaps = tuple(zip(*path, strict=True))
     print(
         f"β = {beta:<3g}  total variation {variations[0]:.3f} -> {variations[-1]:.3f}   "
         f"J − J* {-gaps[0]:.3f} -> {-gaps[-1]:.4f}   KL {record.kl:.2f}"
     )
     assert variations[-1] < 0.05 and 0 <= gaps[-1] < 0.05
-axes[0].set(title="total variation from π*", xlabel="cycle", yscale="log")
-axes[1].set(title="J* − J", xlabel="cycle", yscale="log")
-label_ends(axes[1])
+draw_convergence(paths)
 plt.show()
 
 # %% [markdown]
@@ -1148,14 +1055,8 @@ hacked_policy = load_policy("reviews-sft")
 gold_curve.clear()
 no_leash = dataclasses.replace(REVIEWS, beta=0.0)
 records = list(train_ppo(hacked_policy, prompts, learned_judge, no_leash, reference=sft, **mine))
-figure, axes = plt.subplots(1, 2, figsize=(9.2, 3.4), layout="constrained")
-cycles = [record.step for record in records]
-curve(axes[0], cycles, [record.reward for record in records], label="reward model", index=0)
-curve(axes[0], cycles, gold_curve, label="gold", index=2)
-axes[0].set(title="β = 0: proxy and gold", xlabel="cycle")
-curve(axes[1], cycles, [record.kl for record in records], index=3)
-axes[1].set(title="KL to the reference, nats", xlabel="cycle")
-label_ends(axes[0])
+steps, proxies, kls = zip(*((r.step, r.reward, r.kl) for r in records), strict=True)
+draw_hacking(steps, proxies, gold_curve, kls)
 plt.show()
 
 hacked = hacked_policy.sample(held_out, 48, generator=torch.Generator().manual_seed(6))
@@ -1205,29 +1106,22 @@ assert abs(np.mean(ours[-5:]) - np.mean(stored.proxy_curve[-5:])) < 0.3
 # Both runs tell one story, and neither number at cycle 40 should be quoted without its seed.
 
 # %% figure="04_beta_sweep"
-figure, axes = plt.subplots(figsize=(7.2, 4.2), layout="constrained")
-for index, (judge, field, name) in enumerate(
-    (
-        ("gold", "gold", "true reward: gold"),
-        ("learned", "gold", "learned reward: gold"),
-        ("learned", "proxy", "learned reward: proxy"),
-    )
-):
-    chosen = sorted((r for r in sweep if r.judge == judge and r.beta > 0), key=lambda r: r.kl)
-    kls, heights = [r.kl for r in chosen], [getattr(r, field) for r in chosen]
-    curve(axes, kls, heights, label=name, index=index)
-    axes.plot(kls, heights, "o", color=COLORS[index])
-    if field == "gold":
-        axes.errorbar(
-            kls, heights, [1.96 * r.gold_error for r in chosen], fmt="none", color=COLORS[index]
-        )
-axes.set(
-    xlabel="KL to the reference, nats",
-    ylabel="mean score",
-    title="Runs of PPO at β from 1 to 0.05",
-    xscale="log",
+by_judge = {
+    judge: sorted((r for r in sweep if r.judge == judge and r.beta > 0), key=lambda r: r.kl)
+    for judge in ("gold", "learned")
+}
+gold_of = {
+    judge: ([r.kl for r in runs], [r.gold for r in runs], [r.gold_error for r in runs])
+    for judge, runs in by_judge.items()
+}
+proxy_of = gold_of["learned"][0], [r.proxy for r in by_judge["learned"]], None
+draw_sweep(
+    {
+        "true reward: gold": gold_of["gold"],
+        "learned reward: gold": gold_of["learned"],
+        "learned reward: proxy": proxy_of,
+    }
 )
-label_ends(axes)
 plt.show()
 
 for r in sweep:
@@ -1248,53 +1142,33 @@ assert by_beta[-1].gold < by_beta[0].gold
 learned_runs = [r for r in sweep if r.judge == "learned"]
 
 
-def wrapped(text: str, width: int = 74) -> str:
-    lines, line = [], ""
-    for word in text.split():
-        if len(line) + len(word) > width:
-            lines.append(line)
-            line = ""
-        line = f"{line} {word}".strip()
-    return "\n".join([*lines, line])
-
-
-def draw_run(figure, chosen) -> str:
-    shaped = float(
-        kl_shaped_rewards(
-            torch.tensor([chosen.proxy]),
-            torch.tensor([[chosen.kl]]),
-            torch.ones(1, 1, dtype=torch.bool),
-            chosen.beta,
-        ).sum()
-    )
-    if not figure.axes:
-        left, right = figure.subplots(1, 2, width_ratios=[1, 1.7])
-        kls = [r.kl for r in learned_runs]
-        left.plot(kls, [r.proxy for r in learned_runs], "s", color=COLORS[0], label="proxy")
-        left.plot(kls, [r.gold for r in learned_runs], "o", color=COLORS[2], label="gold")
-        (figure.ring,) = left.plot(
-            [], [], "o", markersize=17, markerfacecolor="none", color="#1a1a1c"
-        )
-        left.set(xscale="log", xlabel="KL, nats", ylabel="mean score")
-        left.legend(loc="lower left")
-        right.set_axis_off()
-        figure.text_box = right.text(0, 1, "", va="top", fontsize=9, family="DejaVu Sans Mono")
-    figure.ring.set_data([chosen.kl, chosen.kl], [chosen.proxy, chosen.gold])
+def run_at(figure, chosen: int) -> str:
+    run = learned_runs[chosen]
+    one_token = torch.ones(1, 1, dtype=torch.bool)
+    j = kl_shaped_rewards(
+        torch.tensor([run.proxy]), torch.tensor([[run.kl]]), one_token, run.beta
+    ).sum()
     samples = [
-        f"{wrapped(f'{x} | {y}', 64)}\n(proxy {p:+.2f}, gold {g:+.2f})"
-        for x, y, p, g in chosen.samples[:3]
+        textwrap.fill(f"{x} | {y}", 64) + f"\n(proxy {p:+.2f}, gold {g:+.2f})"
+        for x, y, p, g in run.samples[:3]
     ]
-    figure.text_box.set_text("\n\n".join(samples))
-    figure.axes[0].set_title(f"β = {chosen.beta:g}")
+    draw_run(
+        figure,
+        [r.kl for r in learned_runs],
+        {"proxy": [r.proxy for r in learned_runs], "gold": [r.gold for r in learned_runs]},
+        chosen,
+        title=f"β = {run.beta:g}",
+        samples="\n\n".join(samples),
+    )
     return (
-        f"PPO at β = {chosen.beta:g}: KL {chosen.kl:.1f}, reward model {chosen.proxy:.2f}, J by its score "
-        f"{shaped:.2f}, gold {chosen.gold:.2f}. A sample: {chosen.samples[0][1]}"
+        f"PPO at β = {run.beta:g}: KL {run.kl:.1f}, reward model {run.proxy:.2f}, J by its score "
+        f"{j:.2f}, gold {run.gold:.2f}. A sample: {run.samples[0][1]}"
     )
 
 
 explore(
-    draw_run,
-    chosen=Choice("β, KL strength", {f"β = {r.beta:g}": r for r in learned_runs}, learned_runs[2]),
+    run_at,
+    chosen=Choice("β, KL strength", {f"β = {r.beta:g}": i for i, r in enumerate(learned_runs)}, 2),
     size=(9.6, 4.0),
     caption="Trained runs with the learned reward. The rings mark the run whose samples stand at the right.",
 )

@@ -1044,6 +1044,10 @@ draw_plane({
 })  # fmt: skip
 plt.show()
 
+for methods in planes.values():
+    for points in methods.values():
+        assert all(estimate_mean(score).interval()[0] > true[0] for _, score in points)
+
 # %% [markdown]
 # To compare at one KL, read each seed's own curve at 0.1 nats:
 
@@ -1060,10 +1064,6 @@ def score_at(points, kl):
         for seed in range(SEEDS)
     ])  # fmt: skip
 
-
-for methods in planes.values():
-    for points in methods.values():
-        assert all(estimate_mean(score).interval()[0] > true[0] for _, score in points)
 
 reached = {
     responses: {name: score_at(points, AT) for name, points in methods.items()}

@@ -626,6 +626,7 @@ def pull(loss, beta):
     return -slope
 
 
+# %%
 def show_loss(figure, beta, beside):
     pair = (MARGINS, NOTHING, NOTHING, NOTHING, beta)
     own, other = (dpo_loss(*pair), dpo_gradient_weight(*pair)), OTHERS[beside]
@@ -695,12 +696,12 @@ def sampled_wins(count: int, seed: int) -> Tensor:
     return wins
 
 
+# %%
 def total_variation(log_pi: Tensor) -> float:
     """The larger of the two prompts' TV(π, π*)."""
     return float((0.5 * (log_pi.exp() - best.exp()).abs().sum(-1)).max())
 
 
-# %%
 population = 2 * ref.exp()[:, :, None] * ref.exp()[:, None, :] * from_rewards
 few = sampled_wins(2_000, seed=1)
 distances = {
@@ -1374,10 +1375,9 @@ print(
 assert int(invisible.min()) >= 1 and float((invisible >= words_shared).float().mean()) > 0.99
 
 # %% [markdown]
-# **Why the log-probability of the chosen falls.** The gradient raises the *difference*. If rejected falls by
-# 10 nats and chosen by 5, the margin has grown by 5 and the loss is content. Chosen and rejected are much
-# alike, written by one model, so what lowers one lowers the other, while the probability goes to texts that
-# no pair contains.
+# **The log-probability of the chosen falls.** The loss asks for a *difference*. If rejected falls by 10 nats
+# and chosen by 5, the margin has grown by 5 and the loss is content. That the chosen *may* fall doesn't say
+# that they do:
 
 # %%
 print("mean log π − log π_ref at the end of training, in nats")
@@ -1393,11 +1393,97 @@ for method in ("dpo", "unlikelihood"):
                 f"{point.chosen_log_ratio:>8.2f} {point.rejected_log_ratio:>9.2f}"
             )
 assert all(point.rejected_log_ratio < point.chosen_log_ratio for _, point in fallen)
-assert sum(point.chosen_log_ratio < 0 for _, point in fallen) > len(fallen) / 2
+assert all(point.chosen_log_ratio < 0 for _, point in fallen)
 
 # %% [markdown]
-# Does that mean that training on pairs makes the chosen texts unlikely? Compared with all texts, yes. Among
-# the texts that were compared, no: that ranking is all that DPO was asked for.
+# Why, when one arrow of the gradient *raises* them? First where every sum can be taken: 200 pairs a prompt in
+# the enumerated world. A response can be chosen in one pair and rejected in another, so the 121 fall into four
+# groups.
+#
+# *Predict, then run:* which group gains the probability that the others lose?
+
+# %%
+wins = sampled_wins(200, seed=1)
+wins.diagonal(dim1=1, dim2=2).zero_()  # a response compared with itself
+won, lost = wins.sum(2), wins.sum(1)  # (2, 121) shares of the pairs that a response won, and lost
+GROUPS = {
+    "only chosen": (won > 0) & (lost == 0), "only rejected": (won == 0) & (lost > 0),
+    "both": (won > 0) & (lost > 0), "in no pair": (won == 0) & (lost == 0),
+}  # fmt: skip
+
+
+def mean_over(shares: Tensor, log_ratios: Tensor) -> float:
+    return float((shares * log_ratios).sum() / shares.sum())
+
+
+print(f"{'':<6}{'mean log π/π_ref of':<44}probability of responses")
+print(f"{'step':<6}{'rejected':>9}{'chosen':>8}{'only chosen':>13}{'both':>7}", end="       ")
+print("".join(f"{group:>15}" for group in GROUPS))
+followed = {}
+for step, log_pi in enumerate(train_table(wins, 100)):
+    if step in (0, 5, 10, 20, 50, 100):
+        means = [mean_over(lost, log_pi - ref), mean_over(won, log_pi - ref)]
+        means += [mean_over(won * GROUPS[g], log_pi - ref) for g in ("only chosen", "both")]
+        mass = [float((log_pi.exp() * group).sum(1).mean()) for group in GROUPS.values()]
+        followed[step] = means, mass
+        print(f"{step:<6}{means[0]:>+9.2f}{means[1]:>+8.2f}{means[2]:>+13.2f}{means[3]:>+7.2f}"
+              "       " + "".join(f"{share:>15.1%}" for share in mass))  # fmt: skip
+lose_too = float((won * GROUPS["both"]).sum() / won.sum())
+print(f"{lose_too:.0%} of the pairs have a chosen response that is rejected in another")
+means, mass = followed[100]
+assert means[0] < means[1] < -1 and means[3] < -1 < 0.5 < means[2] and lose_too > 0.5
+assert mass[0] > followed[0][1][0] + 0.5 and mass[3] < followed[0][1][3] / 2
+
+# %% [markdown]
+# The probability goes to responses that were chosen and *never* rejected; those in no pair lose theirs, as
+# those that lost do. What falls are the chosen responses that lose other pairs, and that is most of them: a
+# good response beats a bad one and loses to a better one. A logarithm, besides, isn't fair: a probability of
+# 0.1 can rise by 2.3 nats at most, and fall without end.
+#
+# Among the reviews no text occurs twice, yet the model shares its weights among all of them. A step of
+# gradient descent changes the mean log-probability of the chosen, $\overline{\log \pi}_w$, at the rate
+#
+# $$\underbrace{\nabla \overline{\log \pi}_w \cdot \overline{w\, \nabla \log \pi_w}}_{\text{own push}}
+# \;-\; \underbrace{\nabla \overline{\log \pi}_w \cdot \overline{w\, \nabla \log \pi_l}}_{\text{through the
+# rejected}}$$
+#
+# times β and the step size, with your weight w. The cell takes both from 256 pairs, at the reference and at
+# your trained policy.
+
+# %% kind="train"
+watched = pairs[:256]
+
+
+def side_log_probs(model, side: str) -> Tensor:
+    """log π of the chosen or of the rejected responses of the watched pairs, (256,)."""
+    texts = [getattr(pair, side) for pair in watched]
+    log_probs, mask = model.log_probs([pair.prompt for pair in watched], texts)
+    return log_probs.masked_fill(~mask, 0.0).sum(-1)
+
+
+def gradient_of(model, number: Tensor) -> Tensor:
+    """The gradient of a number in all weights, as one long row."""
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    slopes = torch.autograd.grad(number, weights, retain_graph=True, materialize_grads=True)
+    return torch.cat([slope.flatten() for slope in slopes])
+
+
+with torch.no_grad():
+    at_reference = [side_log_probs(reference, side) for side in ("chosen", "rejected")]
+pushes = {}
+for name, model in (("reference", load_policy("reviews-sft")), ("your run", policy)):
+    chosen, rejected = (side_log_probs(model, side) for side in ("chosen", "rejected"))
+    weight = dpo_gradient_weight(chosen.detach(), rejected.detach(), *at_reference, LIVE_BETA)
+    mean = gradient_of(model, chosen.mean())
+    own, through = (
+        float(mean @ gradient_of(model, (weight * side).mean())) for side in (chosen, rejected)
+    )
+    pushes[name] = own, through
+    print(f"{name:<10} chosen {float((chosen - at_reference[0]).mean()):+.2f} nats; own push "
+          f"{own:+.2f}, through the rejected {-through:+.2f}, together {own - through:+.2f}")  # fmt: skip
+
+# %% [markdown]
+# TO BE WRITTEN
 #
 # **Degeneration.** Unlikelihood training has DPO's two arrows and no weight: it pushes on pairs long
 # learned, and nothing holds it. Its texts, from the stored run:
@@ -1494,6 +1580,7 @@ def mean_kl(log_policy: Tensor) -> float:
     return float((log_policy.exp() * (log_policy - ref)).sum(-1).mean())
 
 
+# %%
 STEPS_SHOWN = (100, 400, 1600)
 print("KL to the reference after so many steps")
 print(f"{'':<22}" + "".join(f"{f'β = {beta:g}':>22}" for beta in TENFOLD))
@@ -1570,7 +1657,7 @@ def over_all_seeds(points, measure, form):
     """Write a measure's mean over the seeds, and behind it the value of each seed."""
     values = [point[measure] for point in points if measure in point]
     each = ", ".join(f"{value:{form}}" for value in values)
-    return f"{np.mean(values):{form}} ({each})" if values else "–"
+    return f"{np.mean(values):{form}} ({each})" if values else ""
 
 
 COLUMNS = {
@@ -1578,15 +1665,17 @@ COLUMNS = {
     "untouched": ("untouched_loss", ".2f"), "distinct": ("distinct", ".0%"),
 }  # fmt: skip
 for shown in (("judge", "VADER", "KL"), ("untouched", "distinct")):
-    print(f"\n{'':<14}" + "".join(f"{column:<24}" for column in shown))
+    print("\n" + (" " * 14 + "".join(f"{column:<24}" for column in shown)).rstrip())
     for name, by_seed in table.items():
         cells = [over_all_seeds(by_seed.values(), *COLUMNS[column]) for column in shown]
-        print(f"{name:<14}" + "".join(f"{cell:<24}" for cell in cells).rstrip())
+        if any(cells):
+            print((f"{name:<14}" + "".join(f"{cell:<24}" for cell in cells)).rstrip())
 
 # %% [markdown]
 # Each row is the mean over the seeds, and in brackets every seed. *Untouched* is the loss of the responses
 # under SmolLM2 as it was published, in nats per token: it rises when texts stop being language. *Distinct* is
-# the share of different responses. Best-of-n was asked for fewer openings, so compare gains, not levels.
+# the share of different responses. Best-of-n was asked for other openings, and fewer, so compare gains, not levels.
+# (A gain's interval takes its two ends as independent. They answer the same openings, so it is rather too wide.)
 #
 # *Predict, then run:* which method gains most at equal KL? Does VADER follow the judge?
 
@@ -1611,8 +1700,8 @@ def gains(path):
 
 
 draw_real_frontier({
-    CALLED[method]: {seed: gains(path) for seed, path in by_seed.items()}
-    for method, by_seed in paths.items()
+    name: {seed: gains(path) for seed, path in paths[method].items()}
+    for method, name in CALLED.items() if method in paths
 })  # fmt: skip
 plt.show()
 
@@ -1633,7 +1722,7 @@ for seed, path in paths["dpo"].items():
         assert more > SURE * noise
 
 print("\ngained at one KL, and how much more than by DPO")
-for method in paths.keys() - {"dpo"}:
+for method in sorted(paths.keys() - {"dpo"}):
     for seed in sorted(paths[method].keys() & paths["dpo"].keys()):
         kls, by_dpo, widths, _ = zip(*gains(paths["dpo"][seed]), strict=True)
         for (name, _), (kl, gain, width, _) in zip(
@@ -1702,7 +1791,7 @@ for (prompt, old, before_it), (_, new, after_it) in zip(run.texts_before, run.te
 # | your run falls on the stored frontier | 9 | a new seed |
 # | log KL against log β | 10 | slope, R², interval |
 # | shared first words are invisible to DPO | 11 | probability of the word |
-# | chosen log-probs fall too | 11 | stored runs |
+# | chosen log-probs fall, and whose probability grows | 11 | stored runs, exact sums |
 # | when labels never err, IPO comes to rest and DPO does not | 12 | exact KL, 1,600 steps |
 # | the frontier of a real model, and a judge that is not fooled yet | 13 | stored runs, VADER |
 #

@@ -1204,8 +1204,9 @@ assert last.reward > first.reward
 # film reviews, tuned by DPO to what a **judge of people** prefers. Those points come with the course. Now make
 # one yourself, at a β that is not among them: openings, two responses to each, the judge's labels, 60 updates of
 # DPO, and reward and KL measured before, halfway and at the end. It takes about ten minutes on two cores and is
-# switched off; `RUN_REAL = True` switches it on. A progress bar shows each stage. Stop it when you like: the folder
-# keeps what is done, and the same cell goes on from there.
+# switched off; `RUN_REAL = True` switches it on. After a silent minute, in which the judge reads snippets whose
+# ratings are known, a progress bar shows each stage. Stop it when you like: the folder keeps what is done, and the
+# same cell goes on from there.
 #
 # What does it cost? Your `dpo_operations` of section 2 says so, and a little too much: only low-rank adapters are
 # trained (LoRA), and a frozen weight needs no gradient of its own, which leaves 4 of the 6 operations.

@@ -85,6 +85,7 @@ from rlhf_lessons.evaluation.real_model import (
     measure_real_words,
     missing_real_parts,
     real_word_surprises,
+    spread_over_ratings,
     word_surprises,
 )
 from rlhf_lessons.evaluation.sentiment import (
@@ -92,6 +93,13 @@ from rlhf_lessons.evaluation.sentiment import (
     SentimentSettings,
     compare_sentiment,
     run_sentiment,
+)
+from rlhf_lessons.evaluation.sums_sweep import (
+    SUMS_METHODS,
+    SumsRun,
+    SumsSweepSettings,
+    load_sums_sweep,
+    run_sums,
 )
 from rlhf_lessons.evaluation.trust_region import (
     DirectionProfile,
@@ -106,6 +114,7 @@ __all__ = [
     "FRONTIER_METHODS",
     "REAL_FRONTIER_FOLDER",
     "REAL_SENTENCE",
+    "SUMS_METHODS",
     "AssuredRater",
     "BestOfN",
     "BestOfNCurve",
@@ -130,6 +139,8 @@ __all__ = [
     "ReferenceJudge",
     "SentimentRun",
     "SentimentSettings",
+    "SumsRun",
+    "SumsSweepSettings",
     "SurrogateBound",
     "WinRate",
     "WordSurprises",
@@ -159,6 +170,7 @@ __all__ = [
     "load_people_scores",
     "load_ppo_sweep",
     "load_real_frontier",
+    "load_sums_sweep",
     "mean_distance",
     "measure_people_agreement",
     "measure_real_words",
@@ -176,10 +188,12 @@ __all__ = [
     "run_frontier",
     "run_ppo_sweep",
     "run_sentiment",
+    "run_sums",
     "sample_about",
     "sample_answers",
     "sampled_rates",
     "sequence_kl",
+    "spread_over_ratings",
     "step_to_kl",
     "summarise_facts",
     "surrogate_bound",

@@ -64,7 +64,7 @@ def _bradley_terry_mistakes(chosen: Tensor, rejected: Tensor) -> dict[str, Tenso
     }
 
 
-@bradley_terry.part("one loss per pair")
+@bradley_terry.part("one loss per pair, and a gradient in both rewards")
 def _(answer, draw) -> None:
     for dtype in DTYPES:
         batch = int(draw.integers(3, 7))
@@ -77,6 +77,25 @@ def _(answer, draw) -> None:
             mistakes=_bradley_terry_mistakes(chosen, rejected),
             atol=TOLERANCE[dtype],
         )
+    chosen, rejected = (draw_tensor(draw, 4).requires_grad_() for _ in range(2))
+    losses = answer(chosen, rejected)
+    compare(
+        "bradley_terry_loss of rewards that carry a gradient",
+        losses,
+        -logsigmoid(chosen - rejected),
+        mistakes=_bradley_terry_mistakes(chosen, rejected),
+        gradient=True,
+    )
+    losses.sum().backward()
+    require(
+        rejected.grad is not None and bool(rejected.grad.ne(0).all()),
+        "no gradient reaches the rejected rewards: detach neither side, the model must learn to "
+        "score the rejected response lower as well",
+    )
+    require(
+        chosen.grad is not None and bool(chosen.grad.ne(0).all()),
+        "no gradient reaches the chosen rewards: detach neither side",
+    )
 
 
 @bradley_terry.part("rewards that are far apart")
@@ -98,29 +117,6 @@ def _(answer, draw) -> None:
             "it": -torch.log(chosen.exp() / (chosen.exp() + rejected.exp())),
             **_bradley_terry_mistakes(chosen, rejected),
         },
-    )
-
-
-@bradley_terry.part("the gradient reaches both rewards")
-def _(answer, draw) -> None:
-    chosen, rejected = (draw_tensor(draw, 4).requires_grad_() for _ in range(2))
-    losses = answer(chosen, rejected)
-    compare(
-        "bradley_terry_loss of rewards that carry a gradient",
-        losses,
-        -logsigmoid(chosen - rejected),
-        mistakes=_bradley_terry_mistakes(chosen, rejected),
-        gradient=True,
-    )
-    losses.sum().backward()
-    require(
-        rejected.grad is not None and bool(rejected.grad.ne(0).all()),
-        "no gradient reaches the rejected rewards: detach neither side, the model must learn to "
-        "score the rejected response lower as well",
-    )
-    require(
-        chosen.grad is not None and bool(chosen.grad.ne(0).all()),
-        "no gradient reaches the chosen rewards: detach neither side",
     )
 
 
@@ -182,7 +178,7 @@ def _gradient_mistakes(chosen: Tensor, rejected: Tensor) -> dict[str, tuple[Tens
     }
 
 
-@gradient.part("both derivatives")
+@gradient.part("both derivatives", points=2)
 def _(answer, draw) -> None:
     for dtype in DTYPES:
         chosen, rejected = (draw_tensor(draw, 5, dtype=dtype) for _ in range(2))

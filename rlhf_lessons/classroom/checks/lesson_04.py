@@ -110,7 +110,7 @@ def _ratio_mistakes(new: Tensor, old: Tensor) -> dict[str, Tensor]:
     }
 
 
-@ratio.part("ratios of likely tokens", points=1)
+@ratio.part("ratios of likely tokens, over a frozen denominator", points=1)
 def _(answer, draw) -> None:
     for dtype in DTYPES:
         old = -draw_tensor(draw, 3, 5, dtype=dtype).abs() - 0.2
@@ -123,30 +123,6 @@ def _(answer, draw) -> None:
             mistakes=_ratio_mistakes(new, old),
             atol=TOLERANCE[dtype],
         )
-
-
-@ratio.part("tokens that are hardly ever said", points=1)
-def _(answer, draw) -> None:
-    old = -draw_tensor(draw, 3, 4, dtype=torch.float32).abs() - 150.0
-    new = old + draw_tensor(draw, 3, 4, scale=0.4, dtype=torch.float32)
-    compare(
-        "ratio of log-probabilities near −150",
-        answer(new, old),
-        (new - old).exp(),
-        mistakes={
-            "You took exponentials before dividing: exp(−150) is 0 in float32, and 0/0 is NaN; "
-            "subtract the logarithms first": new.exp() / old.exp(),
-            "You took exponentials before dividing: they underflow; subtract logarithms first": (
-                new.exp() / (old.exp() + 1e-8)
-            ),
-            **_ratio_mistakes(new, old),
-        },
-        atol=1e-4,
-    )
-
-
-@ratio.part("the denominator is frozen", points=1)
-def _(answer, draw) -> None:
     old = (-draw_tensor(draw, 2, 4).abs() - 0.5).requires_grad_(True)
     new = (old.detach() + draw_tensor(draw, 2, 4, scale=0.3)).requires_grad_(True)
     right = (new - old).exp().detach()
@@ -172,6 +148,26 @@ def _(answer, draw) -> None:
         old,
         "A gradient flows into old_log_probs: the denominator is frozen, use "
         "old_log_probs.detach()",
+    )
+
+
+@ratio.part("tokens that are hardly ever said", points=1)
+def _(answer, draw) -> None:
+    old = -draw_tensor(draw, 3, 4, dtype=torch.float32).abs() - 150.0
+    new = old + draw_tensor(draw, 3, 4, scale=0.4, dtype=torch.float32)
+    compare(
+        "ratio of log-probabilities near −150",
+        answer(new, old),
+        (new - old).exp(),
+        mistakes={
+            "You took exponentials before dividing: exp(−150) is 0 in float32, and 0/0 is NaN; "
+            "subtract the logarithms first": new.exp() / old.exp(),
+            "You took exponentials before dividing: they underflow; subtract logarithms first": (
+                new.exp() / (old.exp() + 1e-8)
+            ),
+            **_ratio_mistakes(new, old),
+        },
+        atol=1e-4,
     )
 
 
@@ -415,7 +411,7 @@ def _draw_values(
     return values, old, returns
 
 
-@clipped_value_loss.part("inside and outside of the range", points=1)
+@clipped_value_loss.part("inside and outside of the range", points=2)
 def _(answer, draw) -> None:
     for dtype in DTYPES:
         epsilon = float(draw.uniform(0.1, 0.6))
@@ -958,7 +954,7 @@ def _shaping_mistakes(scores: Tensor, kl: Tensor, mask: Tensor, beta: float) -> 
     }
 
 
-@kl_shaped_rewards.part("the score at the end, the price at each token", points=1)
+@kl_shaped_rewards.part("the score at the end, the price at each token", points=2)
 def _(answer, draw) -> None:
     for dtype in DTYPES:
         mask = draw_mask(draw, 4, 6, shortest=2)

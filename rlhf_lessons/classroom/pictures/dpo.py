@@ -272,5 +272,5 @@ def draw_real_frontier(
         axes.set_xlabel(_KL)
     judge.set(ylabel="gained, rating points", title="The judge of people, which is optimised")
     vader.set(ylabel="gained, of −1 to 1", title="VADER, which nobody optimises")
-    vader.legend(fontsize=8.5)
+    vader.legend(fontsize=8.5, loc="lower right")
     return figure
