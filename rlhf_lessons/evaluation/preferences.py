@@ -12,6 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+
+from rlhf_lessons.formulas import fit_linear_rewards
 
 __all__ = [
     "Calibration",
@@ -232,11 +235,9 @@ def preference_features(
 ) -> FeatureWeights:
     """Regress preferences on features: which of them predicts what people like?
 
-    P(chosen ≻ rejected) = σ(w · (f_w − f_l) / s), s_k = √mean (f_w − f_l)_k²,
-    w ← w + H⁻¹ ∇ log-likelihood
+    P(chosen ≻ rejected) = σ(w · (f_w − f_l) / s), s_k = √mean (f_w − f_l)_k²
 
-    Logistic regression without an intercept, because neither place in a pair is special. Features
-    are put on one scale, so that their weights can be compared.
+    ``fit_linear_rewards`` of features that are put on one scale, so that weights can be compared.
 
     Args:
         chosen_features: (B, F) features of the preferred responses.
@@ -269,21 +270,11 @@ def preference_features(
             f"preference_features: feature {int(np.argmin(scale))} is the same in both responses "
             "of every pair, so no weight can be learned for it"
         )
-    x = difference / scale
-    weights = np.zeros(x.shape[1])
-    for _ in range(50):
-        p = (1 + np.tanh(x @ weights / 2)) / 2
-        information = (x * (p * (1 - p))[:, None]).T @ x
-        try:
-            step = np.linalg.solve(information, x.T @ (1 - p))
-        except np.linalg.LinAlgError:
-            break
-        weights = weights + step
-        if np.abs(step).max() < 1e-9:
-            return FeatureWeights(weights, np.sqrt(np.diag(np.linalg.inv(information))))
-        if np.abs(weights).max() > 50:
-            break
-    raise ValueError(
-        "preference_features: chosen_features must not decide every pair (or depend on each "
-        "other), because then no finite weights fit best"
-    )
+    try:
+        weights, information = fit_linear_rewards(torch.from_numpy(difference / scale))
+    except ValueError as error:
+        raise ValueError(
+            "preference_features: chosen_features must not decide every pair (or depend on each "
+            "other), because then no finite weights fit best"
+        ) from error
+    return FeatureWeights(weights.numpy(), information.inverse().diag().sqrt().numpy())
