@@ -82,6 +82,7 @@ from rlhf_lessons.training.settings import (
     FROM_0,
     SUPERVISED,
     Rule,
+    changes,
     check_settings,
     one_of,
     whole,
@@ -478,11 +479,10 @@ def _check_shared(home: Path, settings: SentimentSettings) -> None:
     if not path.exists():
         replace_file(path, json.dumps(now, ensure_ascii=False, indent=1) + "\n")
     then = json.loads(path.read_text(encoding="utf-8"))
-    if changed := [name for name in now if then.get(name) != now[name]]:
-        what = "; ".join(f"{name} was {then.get(name)}, is {now[name]}" for name in changed)
+    if differ := changes(then, now):
         raise ValueError(
-            f"compare_sentiment: {home} holds runs with other settings: {what}. Give the first "
-            f"ones, or another --out"
+            f"compare_sentiment: {home} holds runs with other settings: {', '.join(differ)}. Give "
+            f"the first ones, or another --out"
         )
 
 
@@ -511,15 +511,13 @@ class _Experiment:
 
     def _taken_up(self) -> SentimentRun:
         then = SentimentRun.read(self.results)
-        before, now = map(dataclasses.asdict, (then.settings, self.settings))
-        changed = [name for name in now if before[name] != now[name]]
-        if changed and list(self.folder.iterdir()) == [self.results]:
+        differ = changes(*map(dataclasses.asdict, (then.settings, self.settings)))
+        if differ and list(self.folder.iterdir()) == [self.results]:
             return self.run  # that run failed before it made anything
-        if changed:
-            what = "; ".join(f"{name} was {before[name]}, is {now[name]}" for name in changed)
+        if differ:
             raise ValueError(
-                f"run_sentiment: {self.folder} holds a run with other settings: {what}. Give the "
-                f"first ones, or another --out"
+                f"run_sentiment: {self.folder} holds a run with other settings: "
+                f"{', '.join(differ)}. Give the first ones, or another --out"
             )
         return then
 

@@ -193,7 +193,7 @@ def test_a_sweep_mixes_no_settings(sweep, capsys):
     """The files are those of ``SMALL``: the command's own settings would do other runs."""
     files = {path: path.read_bytes() for path in sweep.iterdir()}
     assert main(["--folder", str(sweep), "run", "--methods", "larger-sft"]) == 1
-    assert "made with other settings (checkpoint_samples, " in capsys.readouterr().err
+    assert "made with other settings: pairs (" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in sweep.iterdir()} == files
 
 

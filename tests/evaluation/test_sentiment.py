@@ -297,7 +297,7 @@ def test_a_folder_of_another_run_is_refused_by_the_name_of_what_differs(
     done, home, tmp_path, capsys
 ):
     assert main(words(home, "dpo", done("dpo"), beta=0.2, seed=1)) == 1
-    assert "beta was 0.1, is 0.2; seed was 0, is 1" in capsys.readouterr().err
+    assert "settings: beta (0.1, now 0.2), seed (0, now 1). Give" in capsys.readouterr().err
     (tmp_path / "results.json").write_text('{"settings": {}}')
     assert main(words(home, "dpo", tmp_path)) == 1
     assert "results.json is no record of a run: 'points'" in capsys.readouterr().err
@@ -459,7 +459,7 @@ def test_several_methods_and_betas_share_what_is_equal(real, tmp_path, monkeypat
     assert asked == [] and results(Path("all/dpo_beta5"))["finished"]
     assert results(Path("all/dpo_beta2")) == runs["dpo_beta2"]
     assert main([*several, "0.1", "7", "--prompts", "10"]) == 1
-    assert "prompts was 12, is 10" in capsys.readouterr().err
+    assert "settings: prompts (12, now 10). Give" in capsys.readouterr().err
 
 
 def test_what_nobody_optimised_is_measured_on_the_same_responses(real, monkeypatch):
