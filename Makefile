@@ -23,10 +23,12 @@ DISK_KIB := 3000000
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
 
+# notebooks/.jupyter lets JupyterLab open README.md, as a page; it writes into no one's settings.
 # Jupyter refuses root unless told; in a container there is often no one else.
 lab: $(STAMP)
-	@echo "Opening JupyterLab in notebooks/: begin with 01_tic_tac_toe.ipynb. Ctrl-C twice ends it."
-	@cd notebooks && ../$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root)
+	@echo "Opening JupyterLab in notebooks/, at its README. Ctrl-C twice ends it."
+	@cd notebooks && JUPYTER_CONFIG_PATH=.jupyter$${JUPYTER_CONFIG_PATH:+:$$JUPYTER_CONFIG_PATH} \
+	  ../$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root)
 
 test: $(STAMP)
 	@echo "1/4 style"
@@ -65,9 +67,9 @@ clean:
 # Each check says what is missing and what to do; a set-up that stopped half-way is taken up again.
 $(STAMP): $(REQUIREMENTS) pyproject.toml
 	@command -v "$(PYTHON)" >/dev/null || { \
-	  echo "No '$(PYTHON)' found. Install Python 3.10 or newer, or name one: make lab PYTHON=/path/to/python3"; exit 1; }
-	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
-	  echo "Python 3.10 or newer is needed; '$(PYTHON)' is $$("$(PYTHON)" -V 2>&1). Name a newer one: make lab PYTHON=python3.12"; exit 1; }
+	  echo "No '$(PYTHON)' found. Install Python 3.11 or newer, or name one: make lab PYTHON=/path/to/python3"; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or newer is needed; '$(PYTHON)' is $$("$(PYTHON)" -V 2>&1). Name a newer one: make lab PYTHON=python3.12"; exit 1; }
 	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "Python's 'venv' module is missing. On Debian and Ubuntu: sudo apt install python3-venv. Then run make again."; exit 1; }
 	@[ -d $(VENV) ] || [ "$$(df -Pk . | awk 'NR == 2 { print $$4 }')" -ge $(DISK_KIB) ] || { \

@@ -4,7 +4,7 @@ Each function adds to axes that the caller made, so it serves a figure file, a w
 notebook cell alike. Line `index` picks colour and line style together, so that a curve is still
 known in grey.
 
-Left out on purpose: anything that one lesson alone draws; it stays on that lesson's page.
+Left out on purpose: anything that one lesson alone draws; it has a module of its own in `pictures`.
 """
 
 from __future__ import annotations

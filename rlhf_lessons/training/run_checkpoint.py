@@ -40,7 +40,7 @@ class RunCheckpoint:
         folder: where to save; None saves nothing and takes nothing up.
         settings: the frozen dataclass of the run.
         weights: the weights that are trained, by name.
-        optimizer: what trains them.
+        optimizer: what trains them; None where it remembers nothing from one step to the next.
         every: steps between two checkpoints.
         last: the last step, which is always saved.
         generators: sources of randomness, by name.
@@ -59,7 +59,7 @@ class RunCheckpoint:
         folder: str | os.PathLike[str] | None,
         settings: Any,
         weights: Mapping[str, Tensor],
-        optimizer: torch.optim.Optimizer,
+        optimizer: torch.optim.Optimizer | None,
         *,
         every: int,
         last: int,
@@ -109,8 +109,9 @@ class RunCheckpoint:
             if key.startswith("optimizer."):
                 _, place, name = key.split(".")
                 moments.setdefault(int(place), {})[name] = value
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        if self.optimizer is not None:
+            groups = self.optimizer.state_dict()["param_groups"]
+            self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         for name, generator in self.generators.items():
             generator.set_state(saved[f"random.{name}"])
         own = {
@@ -141,7 +142,8 @@ class RunCheckpoint:
         from safetensors.torch import save_file
 
         state = {f"weights.{name}": weight for name, weight in self.weights.items()}
-        for place, values in self.optimizer.state_dict()["state"].items():
+        moments = {} if self.optimizer is None else self.optimizer.state_dict()["state"]
+        for place, values in moments.items():
             for name, value in values.items():
                 state[f"optimizer.{place}.{name}"] = torch.as_tensor(value)
         for name, generator in self.generators.items():

@@ -158,7 +158,10 @@ def _follow(words: list[str], processes: int) -> Iterator[DPOStep]:
     """Run the command and read its records, one a line."""
     module = [sys.executable, "-m", "accelerate.commands.launch", *words[2:]]
     with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
-        running = subprocess.Popen(module, stdout=subprocess.PIPE, stderr=errors, text=True)
+        # In a session of its own: a notebook's ■ or Ctrl-C stops the loop, not the processes.
+        running = subprocess.Popen(
+            module, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True
+        )
         try:
             for line in running.stdout:
                 if line.startswith('{"processes":'):

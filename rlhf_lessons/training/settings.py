@@ -52,6 +52,7 @@ def or_none(rule: Rule) -> Rule:
     return Rule(f"None or {rule.expected}", lambda value: value is None or rule.holds(value))
 
 
+NUMBER = Rule("a finite number", _is_number)
 ABOVE_0 = Rule("a finite number > 0", lambda value: _is_number(value) and value > 0)
 FROM_0 = Rule("a finite number ≥ 0", lambda value: _is_number(value) and value >= 0)
 SHARE = Rule("a share in [0, 1)", lambda value: _is_number(value) and 0 <= value < 1)
