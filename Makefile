@@ -2,8 +2,8 @@
 # make test           run all tests: style, shipped models, notebooks, package
 # make test-kernels   run the numeric tests again as on a CPU that rounds in another way
 # make test-oldest    run the package's tests with the oldest versions that it accepts (8 GB)
-# make build          rebuild notebooks, figures and docs from their sources
-# make clean          remove .venv and .venv-oldest
+# make build          rebuild notebooks, figures and docs from their sources, and docs/_build, their site
+# make clean          remove .venv, .venv-oldest and docs/_build
 #
 # The first run sets up .venv; later runs start at once, until requirements.txt or pyproject.toml
 # changes. Another Python: make lab PYTHON=python3.12
@@ -23,10 +23,12 @@ DISK_KIB := 3000000
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
 
+# notebooks/.jupyter lets JupyterLab open README.md, as a page; it writes into no one's settings.
 # Jupyter refuses root unless told; in a container there is often no one else.
 lab: $(STAMP)
-	@echo "Opening JupyterLab in notebooks/: begin with 01_tic_tac_toe.ipynb. Ctrl-C twice ends it."
-	@cd notebooks && ../$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root)
+	@echo "Opening JupyterLab in notebooks/, at its README. Ctrl-C twice ends it."
+	@cd notebooks && JUPYTER_CONFIG_PATH=.jupyter$${JUPYTER_CONFIG_PATH:+:$$JUPYTER_CONFIG_PATH} \
+	  ../$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root)
 
 test: $(STAMP)
 	@echo "1/4 style"
@@ -57,17 +59,19 @@ test-package: $(STAMP)
 build: $(STAMP)
 	@$(BIN)/python notebooks/build.py
 	@$(BIN)/python docs/build.py
+	@$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -c docs . docs/_build
+	@echo "docs/_build/index.html"
 
 clean:
-	@rm -rf .venv .venv-oldest
-	@echo "Removed .venv and .venv-oldest."
+	@rm -rf .venv .venv-oldest docs/_build
+	@echo "Removed .venv, .venv-oldest and docs/_build."
 
 # Each check says what is missing and what to do; a set-up that stopped half-way is taken up again.
 $(STAMP): $(REQUIREMENTS) pyproject.toml
 	@command -v "$(PYTHON)" >/dev/null || { \
-	  echo "No '$(PYTHON)' found. Install Python 3.10 or newer, or name one: make lab PYTHON=/path/to/python3"; exit 1; }
-	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
-	  echo "Python 3.10 or newer is needed; '$(PYTHON)' is $$("$(PYTHON)" -V 2>&1). Name a newer one: make lab PYTHON=python3.12"; exit 1; }
+	  echo "No '$(PYTHON)' found. Install Python 3.11 or newer, or name one: make lab PYTHON=/path/to/python3"; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or newer is needed; '$(PYTHON)' is $$("$(PYTHON)" -V 2>&1). Name a newer one: make lab PYTHON=python3.12"; exit 1; }
 	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "Python's 'venv' module is missing. On Debian and Ubuntu: sudo apt install python3-venv. Then run make again."; exit 1; }
 	@[ -d $(VENV) ] || [ "$$(df -Pk . | awk 'NR == 2 { print $$4 }')" -ge $(DISK_KIB) ] || { \

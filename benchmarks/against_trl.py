@@ -1,4 +1,4 @@
-"""What ``sft.py``, ``reward_model.py`` and ``dpo.py`` share: TRL's step and ours, in turns.
+"""What ``sft``, ``reward_model``, ``dpo`` and ``grpo`` share: TRL's step and ours, in turns.
 
 Both train the same GPT-2 (same weights at the start, AdamW, gradients clipped at 1) on the same
 texts, 32 a step, on one thread, interleaved in one process: after each step of TRL one of ours, as
@@ -106,23 +106,25 @@ def ordinary_body() -> Iterator[None]:
 
 def settings_of_trl(config: type, folder: str, steps: int, **changes: Any) -> Any:
     """Make TRL's settings: on the CPU, nothing logged or saved."""
-    return config(
-        output_dir=folder,
-        per_device_train_batch_size=BATCH,
-        max_steps=steps + 2,
-        learning_rate=LEARNING_RATE,
-        use_cpu=True,
-        report_to="none",
-        logging_strategy="no",
-        save_strategy="no",
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
-        **changes,
-    )
+    settings = {
+        "per_device_train_batch_size": BATCH,
+        "max_steps": steps + 2,
+        "learning_rate": LEARNING_RATE,
+        "use_cpu": True,
+        "report_to": "none",
+        "logging_strategy": "no",
+        "save_strategy": "no",
+        "disable_tqdm": True,
+        "dataloader_pin_memory": False,
+    }
+    return config(output_dir=folder, **{**settings, **changes})
 
 
 def turns(
-    trainer: Callable[[str, list], Any], loops: Sequence[Iterator], steps: int
+    trainer: Callable[[str, list], Any],
+    loops: Sequence[Iterator],
+    steps: int,
+    clock: Callable[[], float] = time.process_time,
 ) -> tuple[list[float], list[list[float]]]:
     """Run TRL's trainer, and after each of its steps one of each loop of ours.
 
@@ -130,9 +132,10 @@ def turns(
         trainer: ``trainer(folder, callbacks)`` makes TRL's trainer.
         loops: our loops; the second one runs with default products.
         steps: how many steps to measure.
+        clock: gives seconds; between two readings all work of one step is done.
 
     Returns:
-        CPU seconds of TRL's steps and of each loop's, the first two steps left out.
+        seconds of TRL's steps and of each loop's, the first two steps left out.
     """
     from datasets import disable_progress_bars
     from transformers import PrinterCallback, TrainerCallback
@@ -144,17 +147,17 @@ def turns(
         start = None
 
         def on_step_end(self, arguments, state, control, **others):
-            now = time.process_time()
+            now = clock()
             if self.start is not None:
                 theirs.append(now - self.start)
                 for seconds, loop, block in zip(
                     ours, loops, (contextlib.nullcontext, default_products), strict=False
                 ):
                     with block():
-                        before = time.process_time()
+                        before = clock()
                         next(loop)
-                        seconds.append(time.process_time() - before)
-            self.start = time.process_time()
+                        seconds.append(clock() - before)
+            self.start = clock()
 
     with tempfile.TemporaryDirectory() as folder:
         made = trainer(folder, [Turns()])

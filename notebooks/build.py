@@ -6,8 +6,8 @@
                                               a second
     python notebooks/build.py --verify        change nothing, say what is stale
 
-A source is ``source/NN_name.py`` in jupytext's percent format; ``notebooks/README.md`` says how it
-is written. Two builds of one source on one machine give the same bytes. Left out on purpose: a way
+A source is ``source/NN_name.py`` in jupytext's percent format; ``CONTRIBUTING.md`` says how it is
+written. Two builds of one source on one machine give the same bytes. Left out on purpose: a way
 back from a notebook to its source. Only the source is edited.
 """
 
@@ -48,7 +48,7 @@ CELL_SECONDS = 1200
 
 
 class SourceError(ValueError):
-    """A source that does not keep the rules of ``notebooks/README.md``."""
+    """A source that does not keep the rules of ``CONTRIBUTING.md``."""
 
 
 @dataclass(frozen=True)

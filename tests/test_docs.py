@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
 import re
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -126,3 +128,43 @@ def test_the_commands_of_the_scaling_page_have_the_options_that_there_are():
     for block in blocks:
         own = block.split("rlhf_lessons scale", 1)[1]
         assert set(re.findall(r"--[\w-]+", own)) <= options, block
+
+
+class Fetched(HTMLParser):
+    """What a browser fetches on its own when it shows a page."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.addresses: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        if tag == "link":
+            self.addresses.append(given.get("href", ""))
+        self.addresses += [given[name] for name in ("src", "data") if name in given]
+
+
+def test_the_site_is_built_without_a_warning_and_starts_at_index(site: Path):
+    to = re.search(r'url=([^"]+)"', (site / "index.html").read_text("utf-8"))[1]
+    assert (site / to).is_file()
+    for name in build.PAGES:
+        assert (site / "docs" / name).with_suffix(".html").is_file()
+
+
+def test_a_page_of_the_site_fetches_nothing_from_elsewhere(site: Path):
+    pages = sorted(site.rglob("*.html"))
+    assert len(pages) > 10
+    for page in pages:
+        fetched = Fetched(page.read_text("utf-8")).addresses
+        assert not [address for address in fetched if re.match(r"(https?:)?//", address)], page
+    for style in site.rglob("*.css"):
+        assert not re.search(r"url\([\"']?(https?:)?//|@import", style.read_text("utf-8")), style
+
+
+def test_the_search_of_the_site_knows_every_public_name(site: Path):
+    index = (site / "searchindex.js").read_text("utf-8")
+    titles = json.loads(index.removeprefix("Search.setIndex(").removesuffix(")"))["alltitles"]
+    for floor in build.FLOORS:
+        for name in importlib.import_module(f"rlhf_lessons.{floor}").__all__:
+            assert name in titles, name

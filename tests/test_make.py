@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,13 +55,13 @@ def make(folder: Path, *words: str, **environment: str) -> subprocess.CompletedP
 def test_a_missing_python_is_named(folder: Path):
     done = make(folder, "PYTHON=no-such-python")
     assert done.returncode != 0
-    assert "No 'no-such-python' found. Install Python 3.10 or newer" in done.stdout
+    assert "No 'no-such-python' found. Install Python 3.11 or newer" in done.stdout
 
 
 def test_an_old_python_is_refused_with_its_version(folder: Path):
     done = make(folder, OLD="1")
     assert done.returncode != 0
-    assert "Python 3.10 or newer is needed" in done.stdout
+    assert "Python 3.11 or newer is needed" in done.stdout
     assert "Python 3.8.1" in done.stdout
 
 
@@ -160,3 +161,66 @@ def test_the_oldest_environment_is_one_of_its_own(folder: Path):
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert (folder / ".venv-oldest" / ".installed").exists() and not (folder / ".venv").exists()
+
+
+# .ci/run, with stand-ins for the programs that change the machine ---------------------------------
+
+NOTED = """#!/bin/sh
+echo "$(basename "$0") $*" >> "$NOTES"
+"""
+
+
+def run_ci(folder: Path, user: int, *browsers: str) -> list[str]:
+    """Run a copy of .ci/run where nothing is installed but ``browsers``; return what it called."""
+    (folder / ".ci").mkdir()
+    shutil.copy(ROOT / ".ci" / "run", folder / ".ci")
+    programs = folder / "programs"
+    programs.mkdir()
+    for name in ("bash", "sh", "dirname", "basename", "env"):
+        (programs / name).symlink_to(shutil.which(name))
+    scripts = dict.fromkeys(("apt-get", "make", *browsers), NOTED)
+    scripts["sudo"] = NOTED + 'exec "$@"\n'
+    scripts["id"] = f"#!/bin/sh\necho {user}\n"
+    for name, script in scripts.items():
+        (programs / name).write_text(script)
+        (programs / name).chmod(0o755)
+    notes = folder / "notes"
+    environment = {"PATH": str(programs), "NOTES": str(notes)}
+    subprocess.run([folder / ".ci" / "run"], check=True, env=environment)
+    return notes.read_text().splitlines()
+
+
+TARGETS = ["make test", "make test-kernels", "make test-oldest"]
+
+
+def test_ci_installs_a_browser_as_root(tmp_path: Path):
+    update, install, *rest = run_ci(tmp_path, 0)
+    assert update.startswith("apt-get update") and install.startswith("apt-get install -y")
+    assert "chromium" in install.split() and rest == TARGETS
+
+
+def test_ci_installs_a_browser_by_sudo(tmp_path: Path):
+    called = run_ci(tmp_path, 1000)
+    assert [line.split()[0] for line in called[:4]] == ["sudo", "apt-get", "sudo", "apt-get"]
+    assert called[4:] == TARGETS
+
+
+@pytest.mark.parametrize("browser", ["chromium", "chromium-browser", "google-chrome"])
+def test_ci_takes_the_browser_that_is_there(tmp_path: Path, browser: str):
+    assert run_ci(tmp_path, 1000, browser) == TARGETS
+
+
+def test_the_hosted_workflow_calls_the_same_script():
+    yaml = pytest.importorskip("yaml")
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    (job,) = workflow["jobs"].values()
+    assert job["steps"][-1] == {"run": ".ci/run"}
+
+
+def test_without_a_browser_the_tests_say_what_they_skip():
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/browser"]
+    nowhere = {name: text for name, text in os.environ.items() if name != "CI"} | {"PATH": ""}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=nowhere)
+    assert done.returncode == 0, done.stdout
+    (skipped,) = re.findall(r"^(\d+) skipped", done.stdout, re.M)
+    assert f"Not run: {skipped} browser tests, no Chromium on this machine" in done.stdout

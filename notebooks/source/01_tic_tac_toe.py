@@ -16,7 +16,7 @@
 # - show what a baseline does to the variance of that gradient, and what it leaves alone;
 # - translate every one of these words into the language of language models.
 #
-# **Time** about 120 minutes, 8 exercises, 23 points. **Needs** Python and a little PyTorch (indexing,
+# **Time** about 120 minutes, 8 exercises, 24 points. **Needs** Python and a little PyTorch (indexing,
 # masks). One CPU core is enough, and no network.
 
 # %% kind="setup"
@@ -29,7 +29,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rlhf_lessons.classroom import Slider, check, explore, glossary, play, use_style, watch, yours
-from rlhf_lessons.classroom.plots import board_map, curve, label_ends
+from rlhf_lessons.classroom.pictures.tic_tac_toe import draw_boards, draw_discount, draw_learning
 from rlhf_lessons.evaluation import exact_rates, sampled_rates
 from rlhf_lessons.models import ActionValueTable, SoftmaxPolicy, ValueTable
 from rlhf_lessons.training import (
@@ -104,6 +104,11 @@ def winner(cells: str) -> str | None:
 print(winner("XX.OO...."), winner("X.OXO.X.."), winner("X.O.O.OXX"))
 
 # %% [markdown]
+# From here on you write the functions. Put your lines in the place of `raise NotImplementedError(...)`,
+# run the cell, then the check below it. The check calls your function on fresh inputs, and says which
+# mistake it sees. Hints are folded. To go on without an exercise, leave its check out: the cells below
+# take `yours("1.1", ...)`, your function when it has passed, and the package's when it has not.
+#
 # ### Exercise 1.1 · Legal moves
 #
 # ●○○ · 5 minutes · 2 points
@@ -152,7 +157,7 @@ check("1.1", legal_moves)
 # %% [markdown]
 # ### Exercise 1.2 · Step
 #
-# ●○○ · 8 minutes · 3 points
+# ●●○ · 8 minutes · 3 points
 #
 # Give the board after the player to move has marked a square. X begins, so it is X's turn when both
 # have equally many marks, and O's turn when X has one more. Raise a `ValueError` when the square is
@@ -366,34 +371,20 @@ played = torch.ones(1, 5, dtype=torch.bool)
 OPENINGS = {"corner": 0, "edge": 1, "centre": 4}
 
 
-def draw_discount(figure, gamma: float) -> str:
+def show_discount(figure, gamma: float) -> str:
     returns = discounted_returns(won_late, played, gamma)[0].tolist()
     q_first = exact_q_values(best_response(RANDOM, gamma), RANDOM, gamma)[0]
-    worths = [float(q_first[square]) for square in OPENINGS.values()]
-    if not figure.axes:
-        left, right = figure.subplots(1, 2)
-        left.bar(range(5), returns, width=0.6)
-        left.set(title="return of each step of a won game", xlabel="step t", ylabel="$G_t$")
-        right.bar(list(OPENINGS), worths, width=0.5, color="#f89c20", hatch="//", edgecolor="white")
-        right.set(title="value of X's first move")
-        for axes, heights in ((left, returns), (right, worths)):
-            axes.set_ylim(0, 1.12)
-            axes.grid(False, axis="x")
-            for x, height in enumerate(heights):
-                axes.text(x, height + 0.02, f"{height:.3f}", ha="center", fontsize=10)
-    for axes, heights in zip(figure.axes, (returns, worths), strict=True):
-        for bar, text, height in zip(axes.patches, axes.texts, heights, strict=True):
-            bar.set_height(height)
-            text.set(y=height + 0.02, text=f"{height:.3f}")
-    best = max(OPENINGS, key=lambda name: q_first[OPENINGS[name]])
+    worths = {name: float(q_first[square]) for name, square in OPENINGS.items()}
+    draw_discount(figure, returns, worths)
+    best = max(worths, key=worths.get)
     return (
         f"γ = {gamma:.2f}: the first step of the won game has the return {returns[0]:.3f}; "
-        f"the best first move is the {best}, worth {max(worths):.3f}."
+        f"the best first move is the {best}, worth {worths[best]:.3f}."
     )
 
 
 explore(
-    draw_discount,
+    show_discount,
     gamma=Slider("γ", "discount", minimum=0.0, maximum=1.0, value=0.9, step=0.01),
     caption="Left: the reward of the last step, seen from each step. Right: exact values.",
 )
@@ -465,7 +456,7 @@ for name, policy in (("random", RANDOM), ("perfect (minimax)", PERFECT), ("best 
 
 # %% [markdown]
 # Read the first column: **perfect play is not best**. Minimax assumes an opponent who never errs,
-# so it does not set traps; against a random one that costs 2.7 points of V. What is "optimal"
+# so it does not set traps; against a random one that costs 0.027 of V. What is "optimal"
 # depends on whom one meets. Keep that in mind.
 #
 # One step closer, **Q(s, a)** is the value of *a move*: take a now, follow π afterwards. A map of it
@@ -476,10 +467,13 @@ for name, policy in (("random", RANDOM), ("perfect (minimax)", PERFECT), ("best 
 # %% figure="01_value_map"
 centre_taken = state_space().index_of["....X...."]
 q_random, q_perfect = exact_q_values(RANDOM, RANDOM), exact_q_values(PERFECT, PERFECT) + 0.0
-figure, axes = plt.subplots(1, 3, figsize=(9, 3.3), layout="constrained")
-board_map(axes[0], "." * 9, q_random[0], title="X opens, both random", limit=1)
-board_map(axes[1], "....X....", q_random[centre_taken], title="O replies, both random", limit=1)
-board_map(axes[2], "....X....", q_perfect[centre_taken], title="O replies, both perfect", limit=1)
+draw_boards(
+    {
+        "X opens, both random": ("." * 9, q_random[0]),
+        "O replies, both random": ("....X....", q_random[centre_taken]),
+        "O replies, both perfect": ("....X....", q_perfect[centre_taken]),
+    }
+)
 plt.show()
 
 q_best = exact_q_values(BEST, RANDOM)[0]
@@ -500,6 +494,8 @@ print("   ".join(f"{name} {q_best[square]:+.4f}" for name, square in OPENINGS.it
 # followed each state:
 #
 # $$V(s) \approx \frac{1}{N(s)} \sum_{t:\, s_t = s} G_t$$
+#
+# N(s) counts the visits to s, over all games.
 #
 # *Why?* This is the oldest way to learn a value: no model of the opponent, only games. Language
 # models learn theirs this way too, from whole texts.
@@ -660,7 +656,7 @@ assert td_run.last.mean_error < td_run.records[0].mean_error / 5
 #
 # ### Exercise 1.6 · Advantage
 #
-# ●○○ · 8 minutes · 3 points
+# ●●○ · 8 minutes · 3 points
 #
 # How good is a move *compared with what the policy does anyway*? That is the **advantage**:
 #
@@ -863,7 +859,7 @@ assert safe_optimum < o_optimum - 0.005
 #
 # ### Exercise 1.7 · The REINFORCE gradient
 #
-# ●●● · 15 minutes · 3 points
+# ●●● · 15 minutes · 4 points
 #
 # Differentiate $\log \pi(a \mid s)$ by hand, with respect to each logit $z_b$. The first term gives
 # 1 for b = a. The second gives $e^{z_b} / \sum e^{z}$, which is π(b|s). So
@@ -1079,32 +1075,20 @@ print(f"exact optimum {optimum:.4f}")
 # against what is exactly right.
 
 # %% figure="01_learning_curves"
-figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-index = 0
-for run, name in ((mc_run, "Monte Carlo"), (td_run, "TD")):
-    games = [record.games for record in run.records]
-    for measure, word in (("max_error", "max"), ("mean_error", "mean")):
-        errors = [getattr(record, measure) for record in run.records]
-        curve(left, games, errors, label=f"{name}, {word}", index=index)
-        index += 1
-left.set(xscale="log", yscale="log", xlabel="games", ylabel="distance to the exact V")
-left.set(title="learned V", xlim=(2_000, 2_000_000))
-
-games = [100 * (i + 1) for i in range(300)]
-names = {"no baseline": "REINFORCE", "baseline": "with baseline"}
-for index, (name, runs) in enumerate(curves_by_name.items()):
-    low, high, middle = np.min(runs, axis=0), np.max(runs, axis=0), np.mean(runs, axis=0)
-    curve(right, games, middle, low=low, high=high, label=names[name], index=index)
-q_records = [record for record in q_run.records if record.games <= 30_000]
-q_games = [record.games for record in q_records]
-curve(right, q_games, [record.objective for record in q_records], label="Q-learning", index=2)
-right.plot([0, 30_000], [optimum, optimum], color="#1a1a1c", linewidth=1, linestyle="-")
-right.text(300, optimum + 0.008, "exact optimum", fontsize=10)
-right.set(title="learned play against random", xlabel="thousand games", ylabel="J(π)")
-right.set(ylim=(0.6, 1.03), xlim=(0, 42_000), xticks=[0, 10_000, 20_000, 30_000])
-right.set_xticklabels(["0", "10", "20", "30"])
-label_ends(left)
-label_ends(right)
+value_games = [record.games for record in mc_run.records]
+distances = {
+    f"{name}, {word}": (value_games, [getattr(record, measure) for record in run.records])
+    for run, name in ((mc_run, "Monte Carlo"), (td_run, "TD"))
+    for measure, word in (("max_error", "max"), ("mean_error", "mean"))
+}
+played_games = [pg_settings.games_per_step * (i + 1) for i in range(pg_settings.steps)]
+q_records = [record for record in q_run.records if record.games <= played_games[-1]]
+objectives = {
+    "REINFORCE": (played_games, curves_by_name["no baseline"]),
+    "with baseline": (played_games, curves_by_name["baseline"]),
+    "Q-learning": ([r.games for r in q_records], [[r.objective for r in q_records]]),
+}
+draw_learning(distances, objectives, optimum)
 plt.show()
 
 # %% [markdown]

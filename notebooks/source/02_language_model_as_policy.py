@@ -16,7 +16,7 @@
 # - fine-tune a model on demonstrations, distil it into a smaller one, and say what imitation cannot
 #   do.
 #
-# **Time** about 120 minutes, 8 exercises, 23 points. **Needs** lesson 1's words (state, action,
+# **Time** about 120 minutes, 8 exercises, 22 points. **Needs** lesson 1's words (state, action,
 # policy, return) and a little PyTorch. Two CPU cores are enough, and no network.
 
 # %% kind="setup"
@@ -30,9 +30,15 @@ import torch
 from torch import Tensor
 
 from rlhf_lessons import formulas
-from rlhf_lessons.classroom import Choice, Slider, check, explore, glossary, use_style, watch, yours
-from rlhf_lessons.classroom.plots import curve, label_ends
-from rlhf_lessons.evaluation import estimate_mean, estimate_nll, estimate_share, sequence_kl
+from rlhf_lessons.evaluation import (
+    REAL_SENTENCE,
+    estimate_mean,
+    estimate_nll,
+    estimate_share,
+    real_word_surprises,
+    sequence_kl,
+    word_surprises,
+)
 from rlhf_lessons.models import (
     LanguagePolicy,
     ResponseClassifier,
@@ -47,6 +53,17 @@ from rlhf_lessons.training import (
     train_sft,
 )
 from rlhf_lessons.worlds import reviews
+
+# %% kind="setup"
+from rlhf_lessons.classroom import Choice, Slider, check, explore, glossary, use_style, watch, yours
+from rlhf_lessons.classroom.pictures.language_model import (
+    draw_action,
+    draw_attention,
+    draw_distributions,
+    draw_fits,
+    draw_losses,
+    draw_next_word,
+)
 
 torch.set_num_threads(1)  # the same numbers on every run, and fast enough for a small model
 use_style()
@@ -158,7 +175,8 @@ for probability, token in zip(top.values.tolist(), top.indices.tolist(), strict=
 #
 # Three moves, **shift, gather, mask**: pair row t with token t+1; pick that token's entry; put 0
 # where the predicted token does not count (padding, or a prompt that is given and not chosen).
-# Texts in a batch differ in length, so nearly every batch has padding.
+# Texts in a batch differ in length, so nearly every batch has padding. What stands there may even be
+# a token that the model forbids (logit −∞): the 0 must come out all the same.
 #
 # *Why log-probabilities?* A review of 30 tokens has a probability near $e^{-30}$; products of such
 # numbers soon underflow. And why `log_softmax` and not `log(softmax(z))`? Because softmax
@@ -185,7 +203,7 @@ def token_log_probs(logits: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
     """Give log π(x_{t+1} | x_{≤t}) for each token after the first.
 
     Args:
-        logits: (B, T, V) the model's output for ``tokens``.
+        logits: (B, T, V) the model's output for ``tokens``; −∞ at a token that is forbidden.
         tokens: (B, T) token ids, in [0, V).
         mask: (B, T) boolean, True = a token that counts.
 
@@ -236,7 +254,8 @@ for word, surprise in zip(text.split(), surprises.tolist(), strict=True):
 #
 # The sum runs over the tokens of the response, the end token included. Everything from here to DPO
 # in lesson 6 is built on this number. The common bug is a **mean** in place of the sum: it makes a
-# long response as likely as a short one.
+# long response as likely as a short one. Where nothing counts anything may stand, even NaN (not a
+# number).
 #
 # <details><summary>Hint 1</summary>
 #
@@ -360,15 +379,14 @@ assert float(pattern.triu(1).abs().max()) == 0.0
 
 words = ["<start>", *text.split()]
 since = words.index("it")  # the response
-figure, panels = plt.subplots(1, 2, figsize=(9.6, 4.6), layout="constrained", sharey=True)
-for panel, block in zip(panels, (0, config.n_layer - 1), strict=True):
-    panel.imshow(pattern[block].mean(0)[since:, :].numpy(), cmap="Blues", vmin=0, aspect="auto")
-    panel.set_title(f"block {block + 1}, mean of its heads")
-    panel.set_xticks(range(len(words)), words, rotation=90, fontsize=8)
-    panel.set_yticks(range(len(words) - since), words[since:], fontsize=8)
-    panel.set_xlabel("looked at")
-    panel.grid(False)
-panels[0].set_ylabel("looks")
+draw_attention(
+    {
+        f"block {block + 1}, mean of its heads": pattern[block].mean(0)[since:]
+        for block in (0, config.n_layer - 1)
+    },
+    words[since:],
+    words,
+)
 plt.show()
 
 # %% [markdown]
@@ -442,7 +460,7 @@ def nll(logits: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
     """Give the negative log-likelihood of each token after the first.
 
     Args:
-        logits: (B, T, V) the model's output for ``tokens``.
+        logits: (B, T, V) the model's output for ``tokens``; −∞ at a token that is forbidden.
         tokens: (B, T) token ids; where the mask is False any number may stand, such as −100.
         mask: (B, T) boolean, True = a token to learn.
 
@@ -604,24 +622,20 @@ measured = [record for record in run.records if record.validation_loss is not No
 before = estimate_nll(base, held_out[:150])  # the same reviews as in the run
 final = estimate_nll(sft, held_out[:150])
 
-figure, axes = plt.subplots(figsize=(7.2, 3.8), layout="constrained")
-curve(
-    axes,
-    [0] + [r.step for r in measured],
-    [before.value] + [r.validation_loss for r in measured],
-    label="held out",
-    index=0,
-)
 WINDOW = 20  # one batch is noise
 smooth = np.convolve([r.loss for r in run.records], np.ones(WINDOW) / WINDOW, mode="valid")
-curve(axes, range(WINDOW, len(run.records) + 1), smooth, label="training", index=1)
-axes.axhline(final.value, color="#3c3c40", linewidth=1.2, linestyle=(0, (1, 1.5)))
-axes.annotate(
-    "the course's fine-tuned model", (0, final.value), (2, -13), textcoords="offset points"
+draw_losses(
+    {
+        "held out": (
+            [0] + [r.step for r in measured],
+            [before.value] + [r.validation_loss for r in measured],
+        ),
+        "training": (range(WINDOW, len(run.records) + 1), smooth),
+    },
+    level=final.value,
+    level_name="the course's fine-tuned model",
+    title="Fine-tuning lowers the held-out loss",
 )
-axes.set(xlabel="step", ylabel="nats per token", title="Fine-tuning lowers the held-out loss")
-axes.set_xlim(0, fine_tuning.steps * 1.12)
-label_ends(axes)
 plt.show()
 
 # %% [markdown]
@@ -674,7 +688,7 @@ print("weights that can change:", sum(weight.requires_grad for weight in referen
 #
 # ### Exercise 2.5 · Sampling with a temperature
 #
-# ●●○ · 10 minutes · 4 points
+# ●●○ · 10 minutes · 3 points
 #
 # Draw one token per row of logits. All chance comes from the `generator`, so that an experiment can
 # be repeated. A logit of −∞ marks a forbidden token, and must never be drawn.
@@ -758,28 +772,18 @@ assert held == LOOKED_AT
 # undecided a distribution is: 0 for a sure choice, log V for a blind one.
 
 # %% figure="02_temperature"
-question = f"{prompt} it made me smile . the plot was"
-logits = sft.next_token_logits([question])[0]
+logits = sft.next_token_logits([start_of_response])[0]
 order = logits.argsort(descending=True)[:12]
-labels = sft.tokenizer.convert_ids_to_tokens(order.tolist())
-
-figure, axes = plt.subplots(figsize=(7.6, 4.0), layout="constrained")
-for index, temperature in enumerate((0.3, 1.0, 2.0)):
-    distribution = (logits / temperature).softmax(-1)
+distributions = {}
+for temperature in (0.3, 1.0, 2.0):
     undecided = float(formulas.entropy(logits / temperature))
-    places = np.arange(len(order)) + 0.27 * (index - 1)
-    axes.bar(
-        places,
-        distribution[order].numpy(),
-        width=0.25,
-        hatch=("", "///", "...")[index],
-        edgecolor="white",
-        label=f"τ = {temperature}, entropy {undecided:.2f} nats",
-    )
-axes.set_xticks(range(len(order)), labels, rotation=40, ha="right")
-axes.set(ylabel="probability", title="“… the plot was”: the next word at three temperatures")
-axes.grid(axis="x", visible=False)
-axes.legend()
+    name = f"τ = {temperature}, entropy {undecided:.2f} nats"
+    distributions[name] = (logits / temperature).softmax(-1)[order]
+draw_distributions(
+    sft.tokenizer.convert_ids_to_tokens(order.tolist()),
+    distributions,
+    title="“… the plot was”: the next word at three temperatures",
+)
 plt.show()
 
 # %% [markdown]
@@ -792,7 +796,7 @@ plt.show()
 
 # %%
 BEGINNINGS = {
-    "the plot was": f"{prompt} it made me smile . the plot was",
+    "the plot was": start_of_response,
     "the plot": f"{prompt} it made me smile . the plot",
     "(the review begins)": prompt,
 }
@@ -801,38 +805,22 @@ BEGINNING_LOGITS = dict(
 )
 
 
-def draw_next_word(figure, text, temperature, top_k):
+def show_next_word(figure, text, temperature, top_k):
     logits = BEGINNING_LOGITS[text]
     shown = logits.argsort(descending=True)[:14]
     cut = formulas.truncate_logits(logits / temperature, top_k=top_k)
-    exact = cut.softmax(-1)[shown].numpy()
-    generator = torch.Generator().manual_seed(0)
-    drawn = sample_tokens(cut.repeat(1_000, 1), 1.0, generator)
-    frequency = (torch.bincount(drawn, minlength=len(logits)) / 1_000)[shown].numpy()
+    exact = cut.softmax(-1)[shown].tolist()
+    drawn = sample_tokens(cut.repeat(1_000, 1), 1.0, torch.Generator().manual_seed(0))
+    frequency = (torch.bincount(drawn, minlength=len(logits)) / 1_000)[shown].tolist()
     names = sft.tokenizer.convert_ids_to_tokens(shown.tolist())
-    if not figure.axes:
-        figure.set_layout_engine("none")
-        axes = figure.add_axes((0.1, 0.25, 0.87, 0.65))
-        axes.bars = axes.bar(range(14), exact, width=0.7, label="exact")
-        (axes.dots,) = axes.plot(range(14), frequency, "ko", markersize=4, label="1,000 draws")
-        axes.set_ylabel("probability")
-        axes.grid(axis="x", visible=False)
-        axes.set_xticks(range(14), names, rotation=40, ha="right")
-        axes.legend(loc="upper right")
-    axes = figure.axes[0]
-    for bar, height in zip(axes.bars, exact, strict=True):
-        bar.set_height(height)
-    axes.dots.set_ydata(frequency)
-    axes.set_xticklabels(names)
-    axes.set_ylim(0, next(limit for limit in (0.12, 0.3, 0.6, 1.1) if exact.max() < 0.95 * limit))
     undecided = max(0.0, float(formulas.entropy(cut)))  # rounding can leave −0.00
-    axes.set_title(f"entropy {undecided:.2f} nats (the scale follows the bars)")
+    draw_next_word(figure, names, exact, frequency, undecided)
     best = ", ".join(f"{n} {p:.2f}" for n, p in zip(names[:3], exact[:3], strict=True))
     return f"Next-word probabilities at temperature {temperature:.2f}, top-k {top_k}: {best}"
 
 
 explore(
-    draw_next_word,
+    show_next_word,
     text=Choice("text so far ends", list(BEGINNINGS)),
     temperature=Slider("τ", "temperature", minimum=0.1, maximum=5.0, value=1.0, log=True),
     top_k=Slider("k", "top-k", minimum=1, maximum=304, value=304),
@@ -933,17 +921,13 @@ directions = {
     "reverse KL(q ‖ p)": categorical_kl(family, p.expand_as(family)),
 }
 
-figure, axes = plt.subplots(figsize=(7.6, 3.8), layout="constrained")
-axes.fill_between(x, p.softmax(-1), color="#d0d0d4", label="p")
-widest = {}
-for index, (name, values) in enumerate(directions.items()):
+fits, widest = {}, {}
+for name, values in directions.items():
     best = int(values.argmin())
-    q = family.reshape(-1, len(x))[best]
     widest[name] = float(widths.flatten()[best])
-    curve(axes, x, q.softmax(-1), label=f"q of least {name} = {values.min():.2f} nats", index=index)
-axes.set(xlabel="outcome", ylabel="probability", title="Forward KL covers, reverse KL chooses")
-axes.set_ylim(0, 0.2)
-axes.legend(loc="upper right")
+    q = family.reshape(-1, len(x))[best]
+    fits[f"q of least {name} = {values.min():.2f} nats"] = q.softmax(-1)
+draw_fits(x, p.softmax(-1), fits, title="Forward KL covers, reverse KL chooses")
 plt.show()
 assert widest["forward KL(p ‖ q)"] > 3 * widest["reverse KL(q ‖ p)"]
 
@@ -1007,48 +991,25 @@ with torch.no_grad():
     watched_probabilities = sft.logits_of(watched).softmax(-1)
 
 
-def draw_step(figure, film, step):
-    row = chosen_prompts.index(film)
-    t = step - 1
+# %%
+def show_step(figure, film, step):
+    row, t = chosen_prompts.index(film), step - 1
     action = int(watched.response_tokens[row, t])
     distribution = watched_probabilities[row, t]
     shown = distribution.topk(8).indices.tolist()
     if action not in shown:
         shown[-1] = action
-    names = sft.tokenizer.convert_ids_to_tokens(shown)
-    said = sft.tokenizer.convert_ids_to_tokens(watched.response_tokens[row, :t].tolist())
-    lines, line = [f"x  {film}"], "y "
-    for word in [*said, "▁"]:
-        if len(line) + len(word) > 78:
-            lines.append(line)
-            line = "  "
-        line += f" {word}"
-    lines.append(line)
-    if not figure.axes:
-        figure.set_layout_engine("none")
-        top = figure.add_axes((0.03, 0.74, 0.95, 0.24))
-        bottom = figure.add_axes((0.19, 0.12, 0.78, 0.5))
-        top.axis("off")
-        top.state = top.text(0, 1, "", va="top", family="DejaVu Sans Mono", fontsize=9)
-        bottom.bars = bottom.barh(range(8), [0] * 8, edgecolor="#1f5fd6", linewidth=1.2)
-        bottom.set(xlim=(0, 1), xlabel="π(action | state)")
-        bottom.set_yticks(range(8), [""] * 8)
-        bottom.invert_yaxis()
-        bottom.grid(axis="y", visible=False)
-    top, bottom = figure.axes
-    top.state.set_text("\n".join(lines))
-    for bar, token in zip(bottom.bars, shown, strict=True):
-        bar.set_width(float(distribution[token]))
-        bar.set_facecolor("#1f5fd6" if token == action else "white")
-    bottom.set_yticklabels(names)
-    taken = sft.tokenizer.convert_ids_to_tokens(action)
     probability = float(distribution[action])
-    bottom.set_title(f"step {step} of {lengths[film]}: action “{taken}”, π = {probability:.3f}")
+    spell = sft.tokenizer.convert_ids_to_tokens
+    names, taken = spell(shown), spell(action)
+    said = spell(watched.response_tokens[row, :t].tolist())
+    title = f"step {step} of {lengths[film]}: action “{taken}”, π = {probability:.3f}"
+    draw_action(figure, film, said, names, distribution[shown].tolist(), shown.index(action), title)
     return f"State: {' '.join([film, *said])}. Action {taken} with probability {probability:.3f}."
 
 
 explore(
-    draw_step,
+    show_step,
     film=Choice("prompt", chosen_prompts),
     step=Slider(
         "t",
@@ -1280,7 +1241,8 @@ print(f"{len(rollout.responses)} sampled, {len(synthetic)} kept: synthetic demon
 #
 # The cross-entropy again, with the teacher's distribution where exercise 2.3 had a single token. It
 # equals KL(teacher ‖ student) plus the teacher's entropy, which no student can change, so its
-# gradient is that of the KL. Here both logits stand at the same positions: nothing is shifted.
+# gradient is that of the KL. Here both logits stand at the same positions: nothing is shifted. A
+# token that the teacher forbids (logit −∞) adds nothing: 0 · log 0 counts as 0, as in exercise 2.6.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -1415,6 +1377,82 @@ assert max(repeated) < 2 * repeated[0]
 # it as a use of the token view: actions that earn no reward themselves, and make a later one
 # possible.
 #
+# ## 13 · A real model
+#
+# Does it hold for a model that people use, and a text that no grammar wrote? **SmolLM2** is a
+# decoder-only transformer too, with 135 million weights and 49,152 tokens, pretrained on the web. It
+# cuts rare words into pieces, but each word below is one token to it, as it is to our model. So both
+# can read one sentence, word by word, and then read it again with "and" in the place of "but".
+#
+# *Predict, then run:* which numbers change with that word? Which of the two sentences is likelier?
+
+# %%
+ours, ours_and = (word_surprises(sft, said) for said in (text, text.replace(" but ", " and ")))
+real, real_and = real_word_surprises(REAL_SENTENCE, REAL_SENTENCE.replace(" but ", " and "))
+readings = {"ours": ours, "ours, and": ours_and, "SmolLM2": real, "SmolLM2, and": real_and}
+tell(REAL_SENTENCE)
+print(f"{'surprise in nats':>20}" + "".join(f"{name:>14}" for name in readings))
+for place, word in enumerate(real.words):
+    print(f"{word:>20}" + "".join(f"{read.nats[place]:>14.2f}" for read in readings.values()))
+
+totals, perplexities = {}, {}
+for name, read in readings.items():
+    log_pi = -torch.tensor([read.nats])
+    every = torch.ones_like(log_pi, dtype=torch.bool)
+    totals[name] = float(sequence_log_prob(log_pi, every))
+    perplexities[name] = float(perplexity(log_pi, every))
+print(f"{'log π(sentence)':>20}" + "".join(f"{total:>14.2f}" for total in totals.values()))
+print(f"{'perplexity':>20}" + "".join(f"{each:>14.2f}" for each in perplexities.values()))
+print(real.note)
+
+at, after = real.words.index("but"), real.words.index("rushed")
+for one, other in ((ours, ours_and), (real, real_and)):
+    change = np.abs(np.subtract(one.nats, other.nats))
+    assert change[:at].max() < 2e-3 < change[at]
+assert real_and.nats[after] - real.nats[after] > 1
+assert abs(ours_and.nats[after] - ours.nats[after]) < 0.2
+assert totals["SmolLM2, and"] > totals["SmolLM2"] and totals["ours, and"] > totals["ours"]
+
+# %% [markdown]
+# Before the swapped word nothing changes: no position sees the future. After it, look at "rushed". In
+# our world "and" joins two opinions of a kind and "but" two that differ, without exception, and our
+# model has hardly noticed: it learned how a whole review is meant (section 12), and not the rule of one
+# small word. SmolLM2 has: after "clever **and**" it expects praise, and "rushed" costs it over one nat
+# more. The sentence with "and" is likelier all the same, since "and" itself costs less than "but": the
+# sum over the words decides.
+#
+# The perplexity of SmolLM2 is 40 times that of our model, and that makes it no worse. It shares its
+# probability out over all that people write; ours knows nothing but reviews of 300 words. Perplexities
+# compare models on text that is as new to the one as to the other.
+#
+# And the next word, when both have read "... The plot was"?
+
+# %%
+after_ours = word_surprises(sft, start_of_response)
+(after_real,) = real_word_surprises(REAL_SENTENCE.partition(" truly")[0])
+print(f"{'ours':>12}{'π':>8}{'SmolLM2':>14}{'π':>8}")
+for (word, share), (piece, real_share) in zip(
+    after_ours.following, after_real.following, strict=True
+):
+    print(f"{word:>12}{share:>8.3f}{piece:>14}{real_share:>8.3f}")
+for read in (after_ours, after_real):
+    assert sum(share for _, share in read.following) < 0.5
+
+# %% [markdown]
+# Both go on with a degree or an opinion, and both leave most of the probability to words that are not
+# among these six: a policy, not an oracle. A piece of SmolLM2 begins with its blank, since that belongs
+# to the word.
+#
+# With the model on your machine, the next cell reads a sentence of yours. Without it, the stored reading
+# of the sentence above comes back.
+
+# %%
+(own,) = real_word_surprises("This course made me think twice about what a word is worth.")
+for word, nats in zip(own.words, own.nats, strict=True):
+    print(f"{word:>12} {nats:5.2f} {'█' * round(3 * nats)}")
+print(own.note)
+
+# %% [markdown]
 # ## What was shown
 #
 # | claim | where | measured by |
@@ -1430,12 +1468,14 @@ assert max(repeated) < 2 * repeated[0]
 # | imitation does not surpass its demonstrator, picking by judgement does | 10 | gold reward |
 # | a few 0/1 labels make a judge | 11 | completions it never saw |
 # | a distilled student beats one from scratch on the same examples | 12 | held-out NLL |
+# | a swapped word changes what follows and nothing before, in a real model too | 13 | SmolLM2 |
 #
 # **In the package.** `rlhf_lessons.formulas`: `token_log_probs`, `sequence_log_prob`, `nll`,
 # `perplexity`, `entropy`, `categorical_kl`, `distillation_loss`, `truncate_logits`,
 # `discounted_returns`. `rlhf_lessons.models`: `LanguagePolicy`, `small_gpt2`, `word_tokenizer`,
 # `ResponseClassifier`. `rlhf_lessons.training`: `train_sft`, `train_distillation`,
-# `train_classifier`. `rlhf_lessons.evaluation`: `estimate_nll`, `sequence_kl`, `estimate_share`.
+# `train_classifier`. `rlhf_lessons.evaluation`: `estimate_nll`, `sequence_kl`, `estimate_share`,
+# `word_surprises`, `real_word_surprises`.
 #
 # **Further reading.**
 #

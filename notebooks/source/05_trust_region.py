@@ -16,7 +16,7 @@
 # - stop an update in time, and take a step whose length is measured in KL;
 # - show why many epochs on one batch need a limit.
 #
-# **Time** about 100 minutes, 7 exercises, 22 points. **Needs** lesson 4's words (ratio, advantage,
+# **Time** about 100 minutes, 7 exercises, 21 points. **Needs** lesson 4's words (ratio, advantage,
 # clipped objective, KL). Two CPU cores are enough, and no network.
 
 # %% kind="setup"
@@ -30,7 +30,16 @@ from torch import Tensor
 
 from rlhf_lessons import formulas
 from rlhf_lessons.classroom import Choice, Slider, check, explore, glossary, use_style, yours
-from rlhf_lessons.classroom.plots import curve, label_ends
+from rlhf_lessons.classroom.pictures.trust_region import (
+    SIMPLEX_GRID,
+    draw_collapse,
+    draw_likeliest,
+    draw_lower_bound,
+    draw_plane,
+    draw_promise,
+    draw_quadrants,
+    draw_simplex,
+)
 from rlhf_lessons.evaluation import estimate_mean, step_to_kl, surrogate_bound
 from rlhf_lessons.models import ResponseTree
 from rlhf_lessons.worlds import OPINION_LENGTH, OPINION_WORDS, opinion_habits, opinion_score
@@ -191,16 +200,7 @@ promised, true = zip(
 )
 gaps = [abs(p - t) for p, t in zip(promised, true, strict=True)]
 
-figure, axes = plt.subplots(figsize=(7.2, 3.8), layout="constrained")
-curve(axes, kls, promised, label="promised: L", index=1)
-curve(axes, kls, true, label="true: J", index=0)
-axes.set(
-    xlabel="KL(π_old ‖ π), nats per response",
-    ylabel="expected score",
-    title="The further from the old policy, the emptier the promise",
-    xlim=(0, 4.9),
-)
-label_ends(axes)
+draw_promise(kls, promised, true)
 plt.show()
 
 for kl, p, t in zip(kls, promised, true, strict=True):
@@ -324,21 +324,7 @@ for kl in near:
     lines["bound by visits"].append(promise - float(sharper))
     lines["your bound"].append(promise - float(worst_gap(tree, old, whole(theta), rewards)))
 
-figure, axes = plt.subplots(figsize=(7.2, 4.2), layout="constrained")
-for (name, values), index in zip(lines.items(), (1, 0, 3, 2), strict=True):
-    # A bound that has fallen below the floor of the picture has nothing more to say.
-    shown = [i for i, value in enumerate(values) if value > -0.6]
-    curve(axes, [near[i] for i in shown], [values[i] for i in shown], label=name, index=index)
-axes.axhline(true[0], color="#3c3c40", linewidth=1.0, linestyle=(0, (1, 1.5)))
-axes.annotate("the old policy", (0.016, true[0]), (0, -9), textcoords="offset points", va="center")
-axes.set(
-    xlabel="KL(π_old ‖ π), nats per response",
-    ylabel="expected score",
-    title="What is promised, true, and guaranteed",
-    xlim=(0, 0.074),
-    ylim=(-0.62, 0.08),
-)
-label_ends(axes)
+draw_lower_bound(near, lines, start=true[0])
 plt.show()
 
 guaranteed = {}
@@ -422,24 +408,14 @@ clipped_gradient = yours("5.3", clipped_gradient)
 
 EPSILON = 0.2
 ratios = torch.linspace(0.405, 1.595, 120)
-figure, panels = plt.subplots(1, 2, figsize=(7.6, 3.6), sharex=True, layout="constrained")
-for panel, sign in zip(panels, (1.0, -1.0), strict=True):
+by_advantage = {}
+for sign in (1.0, -1.0):
     advantages = torch.full_like(ratios, sign)
     objective = -formulas.ppo_policy_loss(
         ratios.log()[None], torch.zeros_like(ratios)[None], advantages[None], EPSILON
     )[0]
-    gradient = clipped_gradient(ratios, advantages, EPSILON)
-    moving = torch.where(gradient == 0, math.nan, objective)
-    stopped = torch.where(gradient == 0, objective, math.nan)
-    panel.axvspan(1 - EPSILON, 1 + EPSILON, color="#5790fc", alpha=0.12, linewidth=0)
-    panel.plot(ratios, moving, color="#5790fc", linestyle="-", linewidth=3, label="gradient ρ·A")
-    panel.plot(ratios, stopped, color="#e42536", linestyle=":", linewidth=3, label="gradient 0")
-    panel.set(
-        xlabel="ratio ρ",
-        ylabel="objective" if sign > 0 else "",
-        title="a good action, A = +1" if sign > 0 else "a bad action, A = −1",
-    )
-    panel.legend(loc="lower right" if sign > 0 else "upper right")
+    by_advantage[sign] = objective, clipped_gradient(ratios, advantages, EPSILON)
+draw_quadrants(ratios, by_advantage, EPSILON)
 plt.show()
 
 # %% [markdown]
@@ -477,7 +453,8 @@ for sign, is_sign in (("A > 0", advantages > 0), ("A < 0", advantages < 0)):
 #
 # The first number to watch in a PPO log: the share of counted tokens whose gradient the clip has
 # set to 0. Near 0: the steps are so short that the clip has no work. Above a third: a large part of
-# the batch has no more say.
+# the batch has no more say. A mean needs numbers, not booleans: give it in the dtype of the
+# log-probabilities, `.to(log_probs.dtype)`.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -486,7 +463,7 @@ for sign, is_sign in (("A > 0", advantages > 0), ("A < 0", advantages < 0)):
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# `stopped[mask].double().mean()`. The ratio is `exp(log_probs - old_log_probs)`; in the padding it
+# `stopped[mask].to(log_probs.dtype).mean()`. The ratio is `exp(log_probs - old_log_probs)`; in the padding it
 # may be NaN, and `[mask]` leaves it behind.
 #
 # </details>
@@ -579,6 +556,11 @@ def sample(theta: Tensor, responses: int, generator: torch.Generator) -> Batch:
     )
 
 
+# %% [markdown]
+# The update itself: Adam on one batch, with any weight, and with a rule to stop if there is one.
+
+
+# %% kind="setup"
 def improve(batch: Batch, weight, epochs: int, step_size: float = 0.05, stop=None):
     """Take Adam steps on one batch; yield the policies (S, 7, 7) after each epoch.
 
@@ -751,7 +733,7 @@ assert estimate_mean(used - there).interval()[1] < 0
 #
 # ### Exercise 5.6 · Stop in time
 #
-# ●○○ · 6 minutes · 4 points
+# ●●○ · 8 minutes · 3 points
 #
 # A **KL early stop** measures before each step and takes no more steps once the policy has left the
 # region: when the mean k3 is above `max_kl`. Stop as well when the KL is *not a number*: then the
@@ -839,8 +821,9 @@ for limit in (0.01, 0.03, 0.1):
 # ●●● · 15 minutes · 4 points
 #
 # Give the new logits. One η for all states: δ is the KL of the *whole* step, per response. A state
-# that was never visited (d = 0, so g = 0) keeps its logits, and where g is 0 everywhere nothing
-# changes.
+# that was never visited (d = 0, so g = 0) keeps its logits. Where g is 0 everywhere nothing changes:
+# then give back a *copy* of the logits, a new tensor with the same numbers. Whoever goes on training
+# the new policy would otherwise change the old one with it.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -867,7 +850,7 @@ def natural_step(logits: Tensor, gradient: Tensor, visits: Tensor, max_kl: float
         max_kl: δ, the KL to go, in nats per response.
 
     Returns:
-        (N, A) the new logits.
+        (N, A) the new logits, a tensor of its own.
     """
     ### BEGIN SOLUTION
     information = visits[:, None] * logits.softmax(-1)
@@ -920,128 +903,53 @@ assert gains[1] > gains[0]
 #
 # Drag ε: where does the path stop, and is that inside? Take the limit away: where does it go?
 
-# %% figure="05_simplex"
+# %%
 NAMES = ("bad", "good", "great")
-CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, math.sqrt(3) / 2]])
 WRITERS = {
     "mostly bad": torch.tensor([0.42, 0.33, 0.25]),
     "hardly ever great": torch.tensor([0.48, 0.46, 0.06]),
 }
 SCORES = torch.tensor([-1.0, 1.0, 2.0])
 
-across, up = np.meshgrid(np.linspace(-0.02, 1.02, 130), np.linspace(-0.02, 0.9, 115))
-of_great = up / (math.sqrt(3) / 2)
-of_good = across - of_great / 2
-GRID = np.stack([1 - of_good - of_great, of_good, of_great], axis=-1)
-INSIDE = (GRID >= 0).all(-1)
-
-
-def on_plane(policies):
-    """Place policies (..., 3) in the triangle."""
-    return np.asarray(policies) @ CORNERS
-
 
 def clipped_value(policies, writer, advantages, epsilon):
     """Sum the clipped objective over the three actions, for policies (..., 3)."""
     rho = policies / writer
-    return (
-        writer * np.minimum(rho * advantages, rho.clip(1 - epsilon, 1 + epsilon) * advantages)
-    ).sum(-1)
+    clipped = rho.clamp(1 - epsilon, 1 + epsilon)
+    return (writer * torch.minimum(rho * advantages, clipped * advantages)).sum(-1)
 
 
-def clip_region(writer, epsilon):
-    """Give the corners of the region where all three ratios are in range, in order."""
-    low, high = np.maximum(writer * (1 - epsilon), 0), np.minimum(writer * (1 + epsilon), 1)
-    points = []
-    for fixed in range(3):
-        for other in set(range(3)) - {fixed}:
-            for a in (low, high):
-                for b in (low, high):
-                    point = np.zeros(3)
-                    point[fixed], point[other] = a[fixed], b[other]
-                    point[3 - fixed - other] = 1 - point.sum()
-                    if (point >= low - 1e-9).all() and (point <= high + 1e-9).all():
-                        points.append(on_plane(point))
-    points = np.array(points)
-    around = points - points.mean(0)
-    return points[np.argsort(np.arctan2(around[:, 1], around[:, 0]))]
-
-
-def kl_ball(writer, delta):
-    """Give points at KL(π_old ‖ π) = δ in all directions around the old policy, by bisection."""
-    angles = np.linspace(0, 2 * math.pi, 73)
-    rays = np.stack([np.cos(angles), np.sin(angles)], -1) @ np.linalg.pinv(
-        CORNERS - CORNERS.mean(0)
-    )
-    rays -= rays.mean(-1, keepdims=True)
-    limit = np.min(np.where(rays < 0, writer / np.maximum(-rays, 1e-9), np.inf), axis=-1)
-    near, far = np.zeros(73), limit * (1 - 1e-9)
-    for _ in range(40):
-        middle = (near + far) / 2
-        policies = writer + middle[:, None] * rays
-        too_far = (writer * np.log(writer / policies)).sum(-1) > delta
-        near, far = np.where(too_far, near, middle), np.where(too_far, middle, far)
-    return on_plane(writer + near[:, None] * rays)
-
-
-def draw_simplex(figure, writer, limit, epsilon, epochs):
-    before, name = WRITERS[writer], writer
+def show_simplex(figure, writer, limit, epsilon, epochs):
+    old_policy, delta = WRITERS[writer], epsilon**2 / 2
     epsilon_used = epsilon if limit == "clip" else 1e9
-    advantages = SCORES - (before * SCORES).sum()
-    logits, path = before.log(), [before.tolist()]
+    advantages = SCORES - (old_policy * SCORES).sum()
+    logits, path = old_policy.log(), [old_policy]
     for _ in range(epochs):
         p = logits.softmax(-1)
-        weights = before * clipped_gradient(p / before, advantages, epsilon_used)
+        weights = old_policy * clipped_gradient(p / old_policy, advantages, epsilon_used)
         logits = logits + 0.1 * (weights - p * weights.sum())
-        path.append(logits.softmax(-1).tolist())
-    delta = epsilon**2 / 2
-    jump = natural_step(before.log()[None], (before * advantages)[None], torch.ones(1), delta)
-    jump = jump[0].softmax(-1).numpy()
+        path.append(logits.softmax(-1))
+    gradient = (old_policy * advantages)[None]
+    jump = natural_step(old_policy.log()[None], gradient, torch.ones(1), delta)[0].softmax(-1)
+    value = clipped_value(torch.from_numpy(SIMPLEX_GRID), old_policy, advantages, epsilon_used)
 
-    value = clipped_value(GRID, before.numpy(), advantages.numpy(), epsilon_used)
-    value = np.where(INSIDE, value, np.nan)
-    low, high = np.nanmin(value), np.nanmax(value)
-    # The square root spreads the bands where the value is high, and changes no level line.
-    bands = np.floor((1 - np.sqrt((high - value) / (high - low))) * 14) / 14
-    if not figure.axes:
-        figure.set_layout_engine("none")
-        axes = figure.add_axes((0.02, 0.02, 0.66, 0.9))
-        axes.bands = axes.imshow(bands, origin="lower", extent=(-0.02, 1.02, -0.02, 0.9),
-                                 cmap="Blues_r", vmin=-0.5, vmax=1.05)  # fmt: skip
-        axes.plot(*CORNERS[[0, 1, 2, 0]].T, color="#3c3c40", linewidth=1.2, linestyle="-")
-        axes.region = axes.fill([0], [0], facecolor="none", edgecolor="#1a1a1c", linewidth=1.6,
-                                label="clip range of all ratios")[0]  # fmt: skip
-        (axes.ball,) = axes.plot([], [], color="#1a1a1c", linestyle="--", linewidth=1.4,
-                                 label="KL = ε²/2")  # fmt: skip
-        (axes.walk,) = axes.plot([], [], color="#e42536", linestyle="-", linewidth=2.2, marker="o",
-                                 markersize=2.5, label="the path")  # fmt: skip
-        (axes.end,) = axes.plot([], [], "o", color="#e42536", markersize=8, label="where it ends")
-        (axes.jump,) = axes.plot([], [], "D", color="#7a21dd", markersize=8, label="natural step")
-        (axes.old,) = axes.plot([], [], "s", color="#1a1a1c", markersize=7, label="π_old")
-        for corner, text, shift in zip(CORNERS, NAMES, ((-4, -9), (4, -9), (0, 9)), strict=True):
-            axes.annotate(text, corner, shift, textcoords="offset points", ha="center", va="center")
-        axes.set(xlim=(-0.08, 1.08), ylim=(-0.08, 0.95), aspect="equal")
-        axes.set_axis_off()
-        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 0.9))
-    axes = figure.axes[0]
-    axes.bands.set_data(bands)
-    axes.region.set_xy(clip_region(before.numpy(), epsilon))
-    axes.ball.set_data(*kl_ball(before.numpy(), delta).T)
-    axes.walk.set_data(*on_plane(path).T)
-    for artist, point in ((axes.end, path[-1]), (axes.jump, jump), (axes.old, before.tolist())):
-        artist.set_data(*on_plane(point)[:, None])
-    kl = float((before * (before / torch.tensor(path[-1])).log()).sum())
-    largest = max(abs(p / q - 1) for p, q in zip(path[-1], before.tolist(), strict=True))
-    axes.set_title(f"KL {kl:.3f} after {epochs} epochs, largest |ρ − 1| = {largest:.2f}")
-    says = ", ".join(f"{n} {p:.2f}" for n, p in zip(NAMES, path[-1], strict=True))
+    kl = float((old_policy * (old_policy / path[-1]).log()).sum())
+    largest = float((path[-1] / old_policy - 1).abs().max())
+    draw_simplex(
+        figure, names=NAMES, value=value.numpy(), old=old_policy.numpy(),
+        path=torch.stack(path).numpy(), jump=jump.numpy(), epsilon=epsilon, delta=delta,
+        title=f"KL {kl:.3f} after {epochs} epochs, largest |ρ − 1| = {largest:.2f}",
+    )  # fmt: skip
+    says = ", ".join(f"{n} {p:.2f}" for n, p in zip(NAMES, path[-1].tolist(), strict=True))
     return (
-        f"Triangle of policies over bad, good and great; the old policy is {name}. With "
+        f"Triangle of policies over bad, good and great; the old policy is {writer}. With "
         f"{limit}, ε {epsilon:.2f}, after {epochs} epochs the policy is {says}; KL {kl:.4f}."
     )
 
 
+# %% figure="05_simplex"
 explore(
-    draw_simplex,
+    show_simplex,
     size=(7.4, 4.6),
     writer=Choice("old policy", list(WRITERS)),
     limit=Choice("limit", ["clip", "no limit"]),
@@ -1104,6 +1012,7 @@ def natural_update(batch: Batch, max_kl: float) -> Tensor:
     ])  # fmt: skip
 
 
+# %% kind="train"
 METHODS = {
     "clip": lambda b: [last(improve(b, clip_weight(e), 30)) for e in EPSILONS],
     "KL penalty": lambda b: [last(improve(b, penalty_weight(p), 30)) for p in PENALTIES],
@@ -1118,31 +1027,31 @@ for responses in (64, 512):
         for name, run in METHODS.items()
     }
 
+
 # %% figure="05_plane"
-figure, panels = plt.subplots(1, 2, figsize=(8.6, 3.9), sharey=True, layout="constrained")
-for panel, (responses, methods) in zip(panels, planes.items(), strict=True):
-    for index, (name, points) in enumerate(methods.items()):
-        points = sorted(points, key=lambda point: float(point[0].mean()))
-        means = [estimate_mean(score) for _, score in points]
-        curve(
-            panel,
-            [0.0] + [float(kl.mean()) for kl, _ in points],
-            [true[0]] + [m.value for m in means],
-            low=[true[0]] + [m.interval()[0] for m in means],
-            high=[true[0]] + [m.interval()[1] for m in means],
-            label=name,
-            index=index,
-        )
-    panel.set(
-        xlabel="KL(π_old ‖ π), nats per response",
-        ylabel="true J" if responses == 64 else "",
-        title=f"batches of {responses} noisy scores",
-        xlim=(0, 0.42),
-        ylim=(-0.5, 0.72),
-    )
-panels[0].legend(loc="lower right")
+def spent_and_reached(points):
+    """List mean KL, mean J and its interval at each setting of a knob, from the old policy on."""
+    means = [(float(kl.mean()), estimate_mean(score)) for kl, score in points]
+    rows = sorted((kl, mean.value, *mean.interval()) for kl, mean in means)
+    return [(0.0, true[0], true[0], true[0]), *rows]
+
+
+draw_plane({
+    f"batches of {responses} noisy scores": {
+        name: spent_and_reached(points) for name, points in methods.items()
+    }
+    for responses, methods in planes.items()
+})  # fmt: skip
 plt.show()
 
+for methods in planes.values():
+    for points in methods.values():
+        assert all(estimate_mean(score).interval()[0] > true[0] for _, score in points)
+
+# %% [markdown]
+# To compare at one KL, read each seed's own curve at 0.1 nats:
+
+# %%
 AT = 0.1
 
 
@@ -1155,10 +1064,6 @@ def score_at(points, kl):
         for seed in range(SEEDS)
     ])  # fmt: skip
 
-
-for methods in planes.values():
-    for points in methods.values():
-        assert all(estimate_mean(score).interval()[0] > true[0] for _, score in points)
 
 reached = {
     responses: {name: score_at(points, AT) for name, points in methods.items()}
@@ -1234,30 +1139,25 @@ for name, weight in {"clip, ε = 0.2": clip_weight(EPSILON), "no limit": no_limi
         trace.append(theta)
     histories[name] = torch.stack(trace)  # (cycles + 1, S, 7, 7)
 
+
 # %% figure="05_collapse"
-figure, panels = plt.subplots(1, 2, figsize=(8.6, 3.8), layout="constrained")
-entropies = {}
-for index, (name, trace) in enumerate(histories.items()):
+def with_interval(values):
+    """List the mean over the seeds and its interval after each batch."""
+    means = [estimate_mean(row) for row in values]
+    return [(mean.value, *mean.interval()) for mean in means]
+
+
+scores, entropies = {}, {}
+for name, trace in histories.items():
     log_p = tree.response_log_probs(whole(trace))
+    scores[name] = true_objective(trace)
     entropies[name] = -(log_p.exp() * log_p.clamp(min=-700)).sum(-1)
-    for panel, values in zip(panels, (true_objective(trace), entropies[name]), strict=True):
-        means = [estimate_mean(row) for row in values]
-        curve(
-            panel,
-            range(CYCLES + 1),
-            [m.value for m in means],
-            low=[m.interval()[0] for m in means],
-            high=[m.interval()[1] for m in means],
-            label=name,
-            index=index,
-        )
-panels[0].set(xlabel="batches", ylabel="true J", title="Expected score")
-panels[1].set(xlabel="batches", ylabel="nats", title="Entropy of the responses")
-panels[1].set_ylim(bottom=0)
-panels[0].legend(loc="lower right")
+draw_collapse(
+    *({name: with_interval(rows) for name, rows in measured.items()}
+      for measured in (scores, entropies))
+)  # fmt: skip
 plt.show()
 
-scores = {name: true_objective(trace) for name, trace in histories.items()}
 for moment in (1, CYCLES):
     for name, values in scores.items():
         low, high = estimate_mean(values[moment]).interval()
@@ -1342,39 +1242,28 @@ assert float(in_time) > 1 > true[0] > float(ends["no limit"][6])
 SHOWN = 6
 
 
-def draw_epochs(figure, number, epochs):
-    spoken = []
-    for place, (name, trace) in enumerate(recorded.items()):
+def show_epochs(figure, number, epochs):
+    panels, spoken = {}, []
+    one = slice(number - 1, number)
+    for name, trace in recorded.items():
         theta = trace[epochs, number - 1]
         p = tree.response_log_probs(whole(theta)).exp()
-        one = slice(number - 1, number)
         log_probs = log_probs_of(theta[None], batch.before[one], batch.actions[one])
         _, _, k3 = approximate_kl(log_probs[0], batch.old_log_probs[one][0], batch.mask[one][0])
-        top = p.topk(SHOWN).indices.tolist()
-        if len(figure.axes) <= place:
-            figure.set_layout_engine("none")
-            axes = figure.add_axes((0.2 + 0.51 * place, 0.14, 0.26, 0.68))
-            axes.bars = axes.barh(range(SHOWN), [0] * SHOWN, color=("#5790fc", "#f89c20")[place],
-                                  hatch=("", "///")[place], edgecolor="white")  # fmt: skip
-            axes.set(
-                xlim=(0, 1), xticks=(0, 0.5, 1), ylim=(SHOWN - 0.5, -0.5), xlabel="probability"
-            )
-            axes.grid(axis="y", visible=False)
-        axes = figure.axes[place]
-        for bar, index in zip(axes.bars, top, strict=True):
-            bar.set_width(float(p[index]))
-        names = [f"{tree.responses[i] or '(nothing)'} ({float(rewards[i]):+.1f})" for i in top]
-        axes.set_yticks(range(SHOWN), [n.replace("-", "−") for n in names], fontsize=8.5)
-        score = float((p * rewards).sum())
-        said = f"J {score:+.2f}, mean k3 {float(k3):.2f}".replace("-", "−")
-        axes.set_title(f"{name}\n{said}", fontsize=11)
-        likeliest, chance = tree.responses[top[0]], float(p[top[0]])
-        spoken.append(f"{name}: J {score:+.2f}, likeliest {likeliest!r} at {chance:.2f}")
+        score, top = float((p * rewards).sum()), p.topk(SHOWN).indices.tolist()
+        likeliest = [
+            (f"{tree.responses[i] or '(nothing)'} ({float(rewards[i]):+.1f})", float(p[i]))
+            for i in top
+        ]
+        panels[name] = f"J {score:+.2f}, mean k3 {float(k3):.2f}", likeliest
+        first = tree.responses[top[0]]
+        spoken.append(f"{name}: J {score:+.2f}, likeliest {first!r} at {likeliest[0][1]:.2f}")
+    draw_likeliest(figure, panels)
     return f"After {epochs} epochs on batch {number}. " + "; ".join(spoken) + "."
 
 
 explore(
-    draw_epochs,
+    show_epochs,
     size=(8.8, 3.8),
     number=Slider("", "batch number", minimum=1, maximum=SEEDS, value=7),
     epochs=Slider("E", "epochs on one batch", minimum=0, maximum=EPOCHS, value=EPOCHS),

@@ -14,21 +14,33 @@
 # - report such a result honestly: right, wrong, hedged, unreadable and length, with intervals, on
 #   subjects that were never tuned on.
 #
-# **Time** about 110 minutes, 7 exercises, 16 points. **Needs** DPO (lesson 6); calibration was met
+# **Time** about 110 minutes, 7 exercises, 19 points. **Needs** DPO (lesson 6); calibration was met
 # in lesson 3. Two CPU cores are enough, and no network.
 
 # %% kind="setup"
 import math
 from collections import Counter
+from itertools import pairwise
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from IPython.display import HTML, display
+from IPython.display import display
 
 from rlhf_lessons.classroom import Choice, Slider, check, explore, glossary, use_style, watch, yours
-from rlhf_lessons.classroom.plots import curve, label_ends
-from rlhf_lessons.classroom.style import COLORS
+from rlhf_lessons.classroom.pictures.factuality import (
+    draw_confidence,
+    draw_knowledge,
+    draw_policy,
+    draw_right_wrong,
+    draw_threshold,
+    marked_answer,
+)
+
+torch.set_num_threads(1)  # the same numbers on every run
+use_style()
+
+# %% kind="setup"
 from rlhf_lessons.evaluation import (
     AssuredRater,
     ReferenceJudge,
@@ -59,9 +71,6 @@ from rlhf_lessons.worlds import (
     sample_fact_demonstrations,
     sample_fact_documents,
 )
-
-torch.set_num_threads(1)  # the same numbers on every run
-use_style()
 
 # %% [markdown]
 # ## 1 · A world whose facts are known
@@ -111,35 +120,20 @@ print(f"fine-tuning showed {words_shown:,} words of answers about {len(subjects_
 # frequent ones, so a model that imitates them must guess. Here it is at work, on people that
 # fine-tuning never showed. ✓ right, ✗ made up, ? hedged:
 
+
 # %%
-MARKS = {
-    "right": ("✓", "#d7f0dc", "#0b4f1d"),
-    "wrong": ("✗", "#fbd9d6", "#8a1208"),
-    "hedged": ("?", "#ececef", "#3c3c40"),
-    "unreadable": ("~", "#fff0cc", "#5c4200"),
-}
-
-
-def kinds_of(book, name, response):
-    """Say of each sentence what it is: (start, end, kind), in words of the response."""
-    reading = book.read(response, about=name)
+def sentences_of(book, name, response):
+    """Say of each sentence what it is: (kind, words)."""
+    words, reading = response.split(), book.read(response, about=name)
     found = [(c.start, c.end, "right" if book.is_true(c) else "wrong") for c in reading.claims]
     found += [(c.start, c.end, "hedged") for c in reading.hedges]
     found += [(start, end, "unreadable") for start, end in reading.unreadable]
-    return sorted(found)
+    return [(kind, " ".join(words[start:end])) for start, end, kind in sorted(found)]
 
 
 def marked(book, name, response):
-    """Show an answer with its sentences marked, by sign and by colour."""
-    words, spans = response.split(), []
-    for start, end, kind in kinds_of(book, name, response):
-        sign, ground, ink = MARKS[kind]
-        text = " ".join(words[start:end])
-        spans.append(
-            f'<span style="background:{ground};color:{ink};padding:1px 4px;border-radius:3px">'
-            f"{sign} {text}</span>"
-        )
-    display(HTML(f"<p><b>{name}</b> {' '.join(spans)}</p>"))
+    """Show an answer with its sentences marked."""
+    display(marked_answer(name, sentences_of(book, name, response)))
 
 
 held_out = people.parts["held out"]
@@ -204,27 +198,14 @@ for book in (people, drugs):
 knowledge, counts, asked = np.array(knowledge), np.array(counts), np.array(asked)
 
 EDGES = (0, 5, 10, 20, 40, 80, 160, 320, 10_000)
-figure, axes = plt.subplots(figsize=(7.2, 4.0), layout="constrained")
-for index, (label, group) in enumerate({"also asked for": asked, "only told": ~asked}.items()):
-    x, y, low, high = [], [], [], []
-    for first, last in zip(EDGES, EDGES[1:], strict=False):
+groups = {"also asked for": [], "only told": []}
+for bins, group in zip(groups.values(), (asked, ~asked), strict=True):
+    for first, last in pairwise(EDGES):
         inside = group & (counts >= first) & (counts < last)
         if inside.sum() > 3:
-            estimate = estimate_mean(knowledge[inside])
-            x.append(max(1, np.median(counts[inside])))
-            y.append(estimate.value)
-            low.append(estimate.interval()[0])
-            high.append(estimate.interval()[1])
-    curve(axes, x, y, low=low, high=high, label=label, index=index)
-axes.set_xscale("log")
-axes.set(
-    xlabel="how often the fact was read in pretraining",
-    ylabel="P(true answer)",
-    title="A fact must be read dozens of times to be known",
-    ylim=(0, 1.02),
-    xlim=(2, 3_000),
-)
-label_ends(axes)
+            often = max(1, np.median(counts[inside]))
+            bins.append((often, estimate_mean(knowledge[inside])))
+draw_knowledge(groups)
 plt.show()
 
 rare, frequent = knowledge[counts < 10], knowledge[counts >= 250]
@@ -549,7 +530,7 @@ for world, book in books.items():
 # %% [markdown]
 # ### Exercise 7.4 · Separation
 #
-# ●●○ · 10 minutes · 2 points
+# ●●○ · 10 minutes · 3 points
 #
 # How well does the confidence tell true from false? Draw one true and one false claim at random:
 # how often is the true one's confidence higher? That share is the **area under the ROC curve**,
@@ -623,7 +604,7 @@ assert areas["people"] > 0.9
 #
 # ### Exercise 7.5 · Calibration
 #
-# ●●○ · 10 minutes · 2 points
+# ●●○ · 10 minutes · 3 points
 #
 # Separation is about *order*. **Calibration** asks whether the number means what it says: of the
 # claims with confidence near 0.7, are 70 % true? Sort the claims into K bins of equal width, bin k
@@ -674,26 +655,16 @@ check("7.5", calibration_error)
 # %% figure="07_confidence"
 calibration_error = yours("7.5", calibration_error)
 
-figure, panels = plt.subplots(1, 2, figsize=(9.2, 4.0), layout="constrained")
-for index, world in enumerate(books):
+roc, bins = {}, {}
+for world in books:
     levels = [math.inf, *np.unique(sure[world])[::-1]]
     kept = [sure[world] >= level for level in levels]
-    curve(
-        panels[0],
+    roc[world] = (
         [(k & ~true[world]).sum() / (~true[world]).sum() for k in kept],
         [(k & true[world]).sum() / true[world].sum() for k in kept],
-        label=f"{world}: {areas[world]:.2f}",
-        index=index,
     )
-    bins = calibration(sure[world], true[world], bins=5)
-    filled = bins.counts > 0
-    curve(panels[1], bins.predicted[filled], bins.observed[filled], label=world, index=index)
-panels[0].plot([0, 1], [0, 1], color="#9a9aa0", linewidth=1, label="_chance")
-panels[0].set(xlabel="false claims kept", ylabel="true claims kept", title="ROC: area")
-panels[0].legend(loc="lower right")
-panels[1].plot([0, 1], [0, 1], color="#9a9aa0", linewidth=1, label="_calibrated")
-panels[1].set(xlabel="confidence", ylabel="share true", title="Calibration")
-panels[1].legend(loc="lower right")
+    bins[world] = calibration(sure[world], true[world], bins=5)
+draw_confidence(roc, areas, bins)
 plt.show()
 for world in books:
     print(f"{world}: calibration error {calibration_error(sure[world], true[world], 10):.3f}")
@@ -726,44 +697,17 @@ GRID = np.linspace(0, 1, 41)
 kept_true = [int((true["people"] & (sure["people"] >= t)).sum()) for t in GRID]
 kept_false = [int((~true["people"] & (sure["people"] >= t)).sum()) for t in GRID]
 
+# %%
 
-def draw_threshold(figure, threshold, person):
+
+def draw_person(figure, threshold, person):
     own = shown_people[person]
     levels = claim_confidence(own, answers_people)
-    if not figure.axes:
-        bars, totals = figure.subplots(1, 2, width_ratios=(3, 2))
-        totals.plot(GRID, kept_true, color=COLORS[0], label="true, said")
-        totals.plot(GRID, kept_false, color=COLORS[2], linestyle="--", label="false, said")
-        totals.set(xlabel="threshold", title="All held-out people")
-        totals.legend(frameon=True, framealpha=1.0, edgecolor="white")  # over the line that moves
-        figure.line = totals.axvline(threshold, color="#1a1a1c", linewidth=1)
-    bars, totals = figure.axes
-    bars.clear()
-    for place, (claim, level) in enumerate(zip(own, levels, strict=True)):
-        right = people.is_true(claim)
-        said = level >= threshold
-        bars.barh(
-            place,
-            max(level, 0.01),
-            color=COLORS[0] if right else COLORS[2],
-            alpha=1.0 if said else 0.25,
-            hatch="" if right else "//",
-            edgecolor="white",
-        )
-        sign = "✓" if right else "✗"
-        bars.text(
-            1.04,
-            place,
-            f"{sign} {claim.relation}: {claim.value}" + ("" if said else "  (left out)"),
-            va="center",
-            color="#1a1a1c" if said else "#6b6b70",
-        )
-    bars.axvline(threshold, color="#1a1a1c", linewidth=1)
-    bars.set(xlim=(0, 2.2), yticks=[], xlabel="confidence", title=person, xticks=(0, 0.5, 1))
-    bars.invert_yaxis()
-    figure.line.set_xdata([threshold, threshold])
-    said = levels >= threshold
     right = np.array([people.is_true(claim) for claim in own])
+    words = [f"{claim.relation}: {claim.value}" for claim in own]
+    told = list(zip(words, levels, right, strict=True))
+    draw_threshold(figure, threshold, person, told, (GRID, kept_true, kept_false))
+    said = levels >= threshold
     return (
         f"At threshold {threshold:.2f} the answer about {person} keeps {int((said & right).sum())} "
         f"of {int(right.sum())} true claims and {int((said & ~right).sum())} of "
@@ -772,7 +716,7 @@ def draw_threshold(figure, threshold, person):
 
 
 explore(
-    draw_threshold,
+    draw_person,
     threshold=Slider("p", "confidence threshold", 0.0, 1.0, 0.5, step=0.025),
     person=Choice("person", list(shown_people)),
     size=(9.2, 3.8),
@@ -897,22 +841,32 @@ for side, column in {"chosen": 1, "rejected": 2}.items():
 
 # %%
 chance = np.random.default_rng(0)
-pairs = []
-for world, book in books.items():
-    asked, first, second = exchange_sentences(book, *sampled[world], DRAWS)
+
+
+def pairs_about(world, draws, per_prompt):
+    """Pairs (prompt, chosen, rejected) of answers one sentence apart, drawn by their margin."""
+    asked, first, second = exchange_sentences(books[world], *sampled[world], draws)
     groups = {}
-    both = np.stack([looked_up(book, asked, said) for said in (first, second)], 1)
+    both = np.stack([looked_up(books[world], asked, said) for said in (first, second)], 1)
     for prompt, a, b, (score_a, score_b) in zip(asked, first, second, both, strict=True):
         for better, worse in make_pairs([a, b], [score_a, score_b]):  # none where they agree
             pair = abs(score_a - score_b), prompt, better, worse
             groups.setdefault(prompt, []).append(pair)
+    found = []
     for own in groups.values():
         margins = np.array([margin for margin, *_ in own])
-        picked = chance.choice(
-            len(own), min(PER_PROMPT, len(own)), replace=False, p=margins / margins.sum()
-        )
-        pairs += [own[i][1:] for i in picked]
-pairs = [pairs[i] for i in chance.permutation(len(pairs))]
+        count = min(per_prompt, len(own))
+        picked = chance.choice(len(own), count, replace=False, p=margins / margins.sum())
+        found += [own[i][1:] for i in picked]
+    return found
+
+
+def shuffled(some):
+    return [some[i] for i in chance.permutation(len(some))]
+
+
+pairs_of = {world: pairs_about(world, DRAWS, PER_PROMPT) for world in books}
+pairs = shuffled([pair for some in pairs_of.values() for pair in some])
 print(f"{len(pairs)} pairs about {len({prompt for prompt, _, _ in pairs})} subjects\n")
 for prompt, chosen, rejected in pairs[:3]:
     print(f"{prompt.split(' : ')[-1]}\nchosen    {chosen}\nrejected  {rejected}\n")
@@ -929,26 +883,45 @@ for prompt, chosen, rejected in pairs[:3]:
 # turns.
 
 # %% kind="train"
-tuned = load_policy("facts-sft")
 STEPS, BATCH = 320, 16
 settings = DPOSettings(steps=STEPS, batch_size=BATCH, beta=0.5, learning_rate=3e-4)
-tuning = train_dpo(tuned, pairs, settings, loss=anchored_dpo_loss(0.01))
-rehearsal = train_sft(
-    tuned,
-    pretraining.sample(STEPS * BATCH, 22),
-    SupervisedSettings(steps=STEPS, batch_size=BATCH, learning_rate=3e-4, warmup=0.04),
-)
+
+
+def tuning(policy, pairs):
+    """DPO on the pairs, in turns with rehearsal."""
+    rehearsal = train_sft(
+        policy,
+        pretraining.sample(STEPS * BATCH, 22),
+        SupervisedSettings(steps=STEPS, batch_size=BATCH, learning_rate=3e-4, warmup=0.04),
+    )
+    dpo = train_dpo(policy, pairs, settings, loss=anchored_dpo_loss(0.01))
+    return take_turns(dpo, rehearsal)
+
+
+def came_to_its_end(run):
+    """Whether a training did; of a policy that was stopped on the way nothing is claimed."""
+    if not run.finished:
+        done = f"{len(run.records)} of {STEPS} steps"
+        print(
+            f"Nothing is claimed here: training was stopped after {done}. In a new cell, resume()"
+        )
+        print("of this run goes on; then run the cells below that one again.")
+    return run.finished
+
+
+tuned = load_policy("facts-sft")
 run = watch(
-    take_turns(tuning, rehearsal),
+    tuning(tuned, pairs),
     curves=("loss", ("chosen_reward", "rejected_reward")),
     title="DPO on reference-based pairs",
 )
-assert np.mean([record.accuracy for record in run.records[-20:]]) > 0.6
+if came_to_its_end(run):
+    assert np.mean([record.accuracy for record in run.records[-20:]]) > 0.6
 
 # %% [markdown]
 # ### Exercise 7.7 · Facts per response
 #
-# ●●○ · 8 minutes · 2 points
+# ●●○ · 8 minutes · 3 points
 #
 # We sample K answers about each of S held-out subjects and count. The mean is plain; its interval
 # is not, because the K answers about one subject are alike (the model knows this person or it does
@@ -996,21 +969,29 @@ check("7.7", mean_with_interval)
 mean_with_interval = yours("7.7", mean_with_interval)
 
 MEASURES = ("right", "wrong", "hedged", "unreadable", "words")
-live = {}
-for name, policy in {"SFT": sft, "tuned here": tuned}.items():
+counted = {}  # policy, world, measure -> (subjects, 4) counts
+
+
+def count_held_out(name, policy):
     for world, book in books.items():
         asked, said = sample_about(policy, book, book.parts["held out"], 4, seed=31)
         found = count_facts(book, asked, said)
         for measure in MEASURES:
-            table = np.array([getattr(count, measure) for count in found], dtype=float)
-            live[name, world, measure] = mean_with_interval(table.reshape(-1, 4))
+            numbers = np.array([getattr(count, measure) for count in found], dtype=float)
+            counted[name, world, measure] = numbers.reshape(-1, 4)
+
+
+count_held_out("SFT", sft)
+count_held_out("tuned here", tuned)
+live = {kind: mean_with_interval(numbers) for kind, numbers in counted.items()}
 for world in books:
     print(f"{world:<8}" + "".join(f"{measure:>22}" for measure in MEASURES))
     for name in ("SFT", "tuned here"):
         row = (live[name, world, measure] for measure in MEASURES)
         cells = (f"{mean:.2f} [{low:.2f}, {high:.2f}]" for mean, low, high in row)
         print(f"{name:<12}" + "".join(f"{cell:>22}" for cell in cells))
-assert live["tuned here", "people", "wrong"][2] < live["SFT", "people", "wrong"][1]
+if came_to_its_end(run):
+    assert live["tuned here", "people", "wrong"][2] < live["SFT", "people", "wrong"][1]
 
 # %% [markdown]
 # What does it look like? The same people as at the beginning, none of whom was tuned on:
@@ -1085,38 +1066,19 @@ for world in books:
 # (its right end) to nearly all.
 
 # %% figure="07_right_wrong"
-figure, panels = plt.subplots(1, 2, figsize=(9.6, 4.6), layout="constrained")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
-for panel, world in zip(panels, books, strict=True):
+filtered = {}
+for world in books:
     answers_here = len(texts[world][0])
     said = [sure[world] >= t for t in np.linspace(0, 1, 21)]
-    panel.plot(
+    filtered[world] = (
         [(k & ~true[world]).sum() / answers_here for k in said],
         [(k & true[world]).sum() / answers_here for k in said],
-        color="#9a9aa0",
-        linewidth=1.2,
-        zorder=1,
-        label="SFT above a threshold",
     )
-    for index, row in enumerate(ROWS):
-        wrong, right = (measured(row, measure, world) for measure in ("wrong", "right"))
-        panel.errorbar(
-            wrong[0],
-            right[0],
-            xerr=[[wrong[0] - wrong[1]], [wrong[2] - wrong[0]]],
-            yerr=[[right[0] - right[1]], [right[2] - right[0]]],
-            color=COLORS[index % len(COLORS)],
-            marker=MARKERS[index],
-            markerfacecolor=COLORS[index] if index < len(COLORS) else "white",
-            markersize=7,
-            linestyle="none",
-            linewidth=1.2,
-            label=row,
-        )
-    panel.set(xlabel="wrong facts per answer", ylabel="right facts per answer", title=world)
-    panel.set_xlim(0, None)
-    panel.set_ylim(0, None)
-figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", fontsize=9.5)
+policies = {
+    world: {row: (measured(row, "wrong", world), measured(row, "right", world)) for row in ROWS}
+    for world in books
+}
+draw_right_wrong(policies, filtered)
 plt.show()
 
 # %% [markdown]
@@ -1170,9 +1132,9 @@ assert low > 0
 #   *above* the line, that is no contradiction: SFT leaves out or hedges two facts of five by chance,
 #   known or not, and a threshold cannot bring back what was never said.
 #
-# Unreadable sentences double in every row tuned for facts, which is why they are in the table: a
-# number that no one watches is where a policy hides its losses. And on **drugs**, of which there are
-# few to tune on, reference-based tuning removes fewer errors than on people.
+# Two numbers ask for an explanation, and get one below: on **drugs**, reference-based tuning gains much
+# less than on people, and **unreadable** sentences double in every row tuned for facts. That is why they
+# are in the table: a number that no one watches is where a policy hides its losses.
 #
 # Does the small live run of section 6 fall where the committed runs lie?
 
@@ -1182,7 +1144,105 @@ here = live["tuned here", "people", "wrong"]
 print(f"wrong facts per answer, committed seeds: {', '.join(f'{x:.2f}' for x in spread)}")
 print(f"live run: {here[0]:.2f} [{here[1]:.2f}, {here[2]:.2f}]")
 committed = measured("reference", "wrong", "people")
-assert here[1] < committed[2] and committed[1] < here[2]  # the intervals overlap
+if came_to_its_end(run):
+    assert here[1] < committed[2] and committed[1] < here[2]  # the intervals overlap
+
+# %% [markdown]
+# ### Two losses, and where they come from
+#
+# **Why do drugs gain so little?** A first suspicion, that the confidence separates worse there, was answered in section
+# 5: it does not. So see what there was to gain, in the judge's own measure right − λ · wrong per answer: as much as the
+# threshold p = λ/(1 + λ) gains, with its twenty questions per claim. And take the three seeds one by one.
+#
+# *Predict, then run:* SFT is the same model in each seed, and was asked about the same thirty drugs. How far apart are
+# its three numbers of wrong facts?
+
+
+# %%
+def score(row, world):
+    """(subjects, seeds): right − λ · wrong per answer."""
+    return table(row, "right", world) - PRICE * table(row, "wrong", world)
+
+
+to_gain, gained = {}, {}
+for world in books:
+    worth = np.where(true[world], 1.0, -PRICE)  # of each claim that SFT made in section 5
+    to_gain[world] = -worth[sure[world] < PRICE / (1 + PRICE)].sum() / len(texts[world][0])
+    gain = score("reference", world) - score("SFT", world)
+    gained[world] = mean_with_interval(gain)
+    mean, low, high = gained[world]
+    print(f"{world}: to gain {to_gain[world]:.2f}, gained {mean:+.2f} [{low:+.2f}, {high:+.2f}]")
+    print("   gained, seed by seed      " + "  ".join(f"{x:+.2f}" for x in gain.mean(0)))
+    wrong = table("SFT", "wrong", world).mean(0)
+    print("   wrong facts of SFT alone   " + "   ".join(f"{x:.2f}" for x in wrong))
+assert to_gain["drugs"] < to_gain["people"] and gained["drugs"][1] > 0
+
+# %% [markdown]
+# On drugs SFT makes fewer errors, so there is less to gain. And thirty drugs tell little: three samplings of one and
+# the same SFT differ by half as much again, and each seed's gain follows that luck. "Drugs gain little" is the mean of
+# a large gain, a middling one and none. A table with one seed would have said either. Report the interval, and ask
+# about more subjects before you explain a difference.
+#
+# **Why do unreadable sentences double?** *Predict, then run:* the judge takes a point off for each. How many of the
+# pairs above set a readable sentence against an unreadable one?
+
+
+# %%
+def unreadable_in(world, prompt, response):
+    return books[world].read(response, about=books[world].subject_of(prompt)).unreadable
+
+
+against = sum(
+    bool(unreadable_in(world, prompt, chosen) or unreadable_in(world, prompt, rejected))
+    for world, some in pairs_of.items()
+    for prompt, chosen, rejected in some
+)
+print(f"pairs with an unreadable sentence on either side: {against} of {len(pairs)}")
+assert against == 0
+
+# %% [markdown]
+# None. `exchange_sentences` takes answers apart into sentences that it can read, and leaves the other answers out, so
+# the penalty never counted. What no pair speaks against, DPO is free to raise.
+#
+# If that is the reason, pairs that do speak against it must help, with the same loss and as many steps. Beside each
+# sampled answer with an unreadable sentence we set the same answer without it:
+
+# %% kind="train"
+cleaned = {}
+for world, (asked, said) in sampled.items():
+    for prompt, response in zip(asked, said, strict=True):
+        words, bad = response.split(), unreadable_in(world, prompt, response)
+        gone = {place for start, end in bad for place in range(start, end)}
+        rest = " ".join(word for place, word in enumerate(words) if place not in gone)
+        if gone and 0 not in gone:  # the first sentence goes on from the name
+            cleaned[prompt, rest, response] = None
+print(f"{len(cleaned)} pairs against unreadable sentences, beside the {len(pairs)} others")
+mended = load_policy("facts-sft")
+second = watch(
+    tuning(mended, shuffled([*pairs, *cleaned])),
+    curves=("loss", ("chosen_reward", "rejected_reward")),
+    title="DPO on these pairs, too",
+)
+
+# %% kind="train"
+count_held_out("these, too", mended)
+print(f"{'':<20}" + "".join(f"{measure:>12}" for measure in MEASURES))
+for world in books:
+    for name in ("SFT", "tuned here", "these, too"):
+        means = [counted[name, world, measure].mean() for measure in MEASURES]
+        print(f"{f'{world}, {name}':<20}" + "".join(f"{mean:>12.2f}" for mean in means))
+for world in books:
+    less = counted["these, too", world, "unreadable"] - counted["tuned here", world, "unreadable"]
+    mean, low, high = mean_with_interval(less)
+    print(f"{world}, unreadable: {mean:+.2f} [{low:+.2f}, {high:+.2f}] against tuned here")
+    if world == "people" and came_to_its_end(run) and came_to_its_end(second):
+        assert high < 0
+
+# %% [markdown]
+# On people a good part of the increase is gone; wrong facts stay far below SFT. (The interval on thirty drugs is wide
+# again.) So read your pairs before you blame the model: DPO learns from what they show, and is free where they are
+# silent. The committed runs keep the pairs of section 6, whose settings were chosen on the validation subjects. This
+# addition was tried on the held-out ones: it shows where the loss comes from, and is no fair measure of a better recipe.
 
 # %% [markdown]
 # ### The price of an error, and β
@@ -1209,33 +1269,17 @@ nats = {name: np.mean([run.kl["people"][0] for run in some]) for name, some in s
 first_person = held_out[0]
 
 
-def draw_policy(figure, policy):
-    if not figure.axes:
-        panel, text = figure.subplots(1, 2, width_ratios=(2, 3))
-        text.set_axis_off()
-    panel, text = figure.axes
-    panel.clear()
-    for place, measure in enumerate(MEASURES[:4]):
-        value = means[policy][measure][0]
-        panel.barh(place, value, color=COLORS[(0, 2, 5, 1)[place]])
-        panel.text(3.45, place, f"{value:.2f}", va="center", ha="right")
-        before = means["SFT, nothing tuned"][measure][0]
-        panel.vlines(before, place - 0.4, place + 0.4, color="#1a1a1c", linewidth=1.5)
-    panel.set(yticks=range(4), yticklabels=MEASURES[:4], xlim=(0, 3.5), xlabel="per answer")
-    panel.set_title(f"KL {nats[policy]:.1f} nats")
-    panel.invert_yaxis()
-    for old in list(text.texts):
-        old.remove()
-    response = swept[policy][0].samples["people"][0]
-    lines, words = [], response.split()
-    for start, end, kind in kinds_of(people, first_person, response):
-        lines.append(f"{MARKS[kind][0]} {' '.join(words[start:end])}")
-    text.text(0, 1, f"{first_person} ...\n" + "\n".join(lines), va="top", fontsize=10)
-    return f"{policy}: " + ", ".join(f"{m} {means[policy][m][0]:.2f}" for m in MEASURES[:4])
+def draw_swept(figure, policy):
+    per_answer, before = (
+        {m: means[name][m][0] for m in MEASURES[:4]} for name in (policy, "SFT, nothing tuned")
+    )
+    said = sentences_of(people, first_person, swept[policy][0].samples["people"][0])
+    draw_policy(figure, per_answer, before, f"KL {nats[policy]:.1f} nats", first_person, said)
+    return f"{policy}: " + ", ".join(f"{m} {value:.2f}" for m, value in per_answer.items())
 
 
 explore(
-    draw_policy,
+    draw_swept,
     policy=Choice("β, KL strength", list(swept)),
     size=(9.6, 3.4),
     caption="Bars: means over held-out people and seeds. Black ticks: SFT. Right: what this policy "

@@ -33,7 +33,7 @@ class Entry:
         term: the English word.
         sentence: what it means, in one sentence.
         equation: the same as an equation, in Unicode.
-        lesson: the lesson that introduces it, 1 to 8.
+        lesson: the lesson that introduces it, 1 to 9.
         chinese: its name in Chinese.
         vietnamese: its name in Vietnamese.
     """

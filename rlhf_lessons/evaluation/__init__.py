@@ -38,13 +38,9 @@ from rlhf_lessons.evaluation.frontier import (
     FrontierPoint,
     FrontierRun,
     FrontierSettings,
-    PowerLaw,
-    WinRate,
-    fit_power_law,
     frontier_point,
     load_frontier,
     run_frontier,
-    win_rate,
 )
 from rlhf_lessons.evaluation.language import (
     Estimate,
@@ -65,16 +61,19 @@ from rlhf_lessons.evaluation.play import (
     exact_rates,
     sampled_rates,
 )
+from rlhf_lessons.evaluation.power_law import PowerLaw, fit_power_law
 from rlhf_lessons.evaluation.ppo_sweep import PPOSweepRun, load_ppo_sweep, run_ppo_sweep
 from rlhf_lessons.evaluation.preferences import (
     Calibration,
     FeatureWeights,
+    WinRate,
     agreement,
     calibration,
     order_agreement,
     preference_accuracy,
     preference_calibration,
     preference_features,
+    win_rate,
 )
 from rlhf_lessons.evaluation.real_frontier import REAL_FRONTIER_FOLDER, load_real_frontier
 from rlhf_lessons.evaluation.real_model import (
@@ -94,6 +93,13 @@ from rlhf_lessons.evaluation.sentiment import (
     compare_sentiment,
     run_sentiment,
 )
+from rlhf_lessons.evaluation.sums_sweep import (
+    SUMS_METHODS,
+    SumsRun,
+    SumsSweepSettings,
+    load_sums_sweep,
+    run_sums,
+)
 from rlhf_lessons.evaluation.trust_region import (
     DirectionProfile,
     SurrogateBound,
@@ -107,6 +113,7 @@ __all__ = [
     "FRONTIER_METHODS",
     "REAL_FRONTIER_FOLDER",
     "REAL_SENTENCE",
+    "SUMS_METHODS",
     "AssuredRater",
     "BestOfN",
     "BestOfNCurve",
@@ -131,6 +138,8 @@ __all__ = [
     "ReferenceJudge",
     "SentimentRun",
     "SentimentSettings",
+    "SumsRun",
+    "SumsSweepSettings",
     "SurrogateBound",
     "WinRate",
     "WordSurprises",
@@ -160,6 +169,7 @@ __all__ = [
     "load_people_scores",
     "load_ppo_sweep",
     "load_real_frontier",
+    "load_sums_sweep",
     "mean_distance",
     "measure_people_agreement",
     "measure_real_words",
@@ -177,6 +187,7 @@ __all__ = [
     "run_frontier",
     "run_ppo_sweep",
     "run_sentiment",
+    "run_sums",
     "sample_about",
     "sample_answers",
     "sampled_rates",

@@ -136,7 +136,7 @@ def _judge(measure: bool) -> int:
 def _words(measure: bool) -> int:
     if measure:
         measure_real_words()
-    found = real_word_surprises()
+    (found,) = real_word_surprises()
     for word, nats in zip(found.words, found.nats, strict=True):
         print(f"{word:>10} {nats:6.2f} nats")
     if found.note:

@@ -3,8 +3,9 @@
     python -m rlhf_lessons real words              how much each word of a sentence surprises it
     python -m rlhf_lessons real words --measure    measure it again, some seconds
 
-Stored is a sentence of ours, in ``real_words_runs`` beside this module, and what judges say of the
-held-out snippets (``people_agreement``); no text of the fetched parts. Goes with lessons 2 and 3.
+Stored are a sentence of ours, the same with one word swapped and its beginning, in
+``real_words_runs`` beside this module, and what judges say of the held-out snippets
+(``people_agreement``); no text of the fetched parts. Goes with lessons 2 and 3.
 
 Left out on purpose: pictures, and a second copy of what ``real_frontier`` holds.
 """
@@ -46,24 +47,32 @@ REAL_SENTENCE = (
     "My sister showed me this Swedish mystery. It made me smile. The plot was truly clever but the "
     "ending was rushed."
 )
-"""The sentence whose reading by the real model is stored."""
+"""The text whose reading by the real model is stored."""
 
+_STORED = {  # file -> text
+    "sentence": REAL_SENTENCE,
+    "swapped": REAL_SENTENCE.replace(" but ", " and "),
+    "beginning": REAL_SENTENCE.partition(" truly")[0],
+}
+_FOLLOWING = 6  # how many of the likeliest next tokens are told
 _WORD = re.compile(r"\w+(?:['’-]\w+)*|[^\w\s]")
 _SHARE = 0.25  # the middle of a group of snippets, from which one is drawn
 
 
 @dataclass(frozen=True)
 class WordSurprises:
-    """How much each word of a text surprised a model.
+    """How much each word of a text surprised a model, and what it expects next.
 
     Attributes:
         words: the words and the marks between them, in order.
         nats: of each −log π, summed over its tokens.
+        following: the likeliest tokens after the text, spelled, each with its probability.
         note: empty for a live reading; else that it is a stored one, and how to have a live one.
     """
 
     words: tuple[str, ...]
     nats: tuple[float, ...]
+    following: tuple[tuple[str, float], ...]
     note: str = ""
 
 
@@ -110,7 +119,8 @@ def word_surprises(policy: LanguagePolicy, text: str) -> WordSurprises:
         text: what is read.
 
     Returns:
-        The surprise of each word, in nats; tokens of white space count for the word after them.
+        The surprise of each word, in nats, where tokens of white space count for the word after
+        them; and the six likeliest tokens after the text.
 
     Raises:
         ValueError: the text has no word, or is longer than the model's context.
@@ -125,51 +135,71 @@ def word_surprises(policy: LanguagePolicy, text: str) -> WordSurprises:
     for (_, end), log_prob in zip(told["offset_mapping"], log_probs[0].tolist(), strict=False):
         # A token that reaches over several words counts for the last of them.
         nats[min(int(np.searchsorted(ends, end)), len(ends) - 1)] -= log_prob
-    return WordSurprises(tuple(text[a:b] for a, b in spans), tuple(nats.tolist()))
+    after = policy.next_token_logits([text])[0].softmax(-1).topk(_FOLLOWING)
+    following = zip(
+        policy.tokenizer.batch_decode(after.indices[:, None]), after.values, strict=True
+    )
+    return WordSurprises(
+        tuple(text[a:b] for a, b in spans),
+        tuple(nats.tolist()),
+        tuple((spelled, float(probability)) for spelled, probability in following),
+    )
 
 
-def real_word_surprises(text: str = REAL_SENTENCE, folder: Path | None = None) -> WordSurprises:
-    """Read a text with SmolLM2 where it was fetched, else give the stored reading of ours.
+def real_word_surprises(*texts: str, folder: Path | None = None) -> tuple[WordSurprises, ...]:
+    """Read texts with SmolLM2 where it was fetched, else give the stored readings of ours.
 
     Args:
-        text: what is read.
-        folder: where the stored reading is; None takes the one beside this module.
+        *texts: what is read; ``REAL_SENTENCE`` where none is given.
+        folder: where the stored readings are; None takes the one beside this module.
 
     Returns:
-        The surprise of each word; the note says of a stored reading that it is one.
+        The reading of each text. Without the model a text that is not stored gets the reading of
+        ``REAL_SENTENCE``; the note says of a stored reading that it is one.
 
     Raises:
-        ValueError: the text has no word, or is longer than the model's context.
+        ValueError: a text has no word, or is longer than the model's context.
         FileNotFoundError: nothing is stored.
     """
+    texts = texts or (REAL_SENTENCE,)
     note = missing_real_parts(FETCHED_POLICY)
     if not note:
-        return word_surprises(load_policy(FETCHED_POLICY), text)
+        policy = load_policy(FETCHED_POLICY)
+        return tuple(word_surprises(policy, text) for text in texts)
 
-    def make(run: dict[str, Any], _: dict[str, Any]) -> WordSurprises:
-        return WordSurprises(tuple(run["words"]), tuple(run["nats"]), note)
+    def make(run: dict[str, Any], about: dict[str, Any]) -> tuple[str, WordSurprises]:
+        following = tuple((spelled, probability) for spelled, probability in run["following"])
+        return about["settings"]["text"], WordSurprises(
+            tuple(run["words"]), tuple(run["nats"]), following, note
+        )
 
-    (found,) = read_runs(folder or FOLDER, make, COMMAND)
-    return found
+    stored = dict(read_runs(folder or FOLDER, make, COMMAND))
+    return tuple(stored.get(text, stored[REAL_SENTENCE]) for text in texts)
 
 
 def measure_real_words(folder: Path | None = None) -> None:
-    """Let SmolLM2 read our sentence, and keep how much each word surprised it.
+    """Let SmolLM2 read our texts, and keep how each word surprised it and what it expects next.
 
     Args:
-        folder: where the file goes; None takes the one beside this module.
+        folder: where the files go; None takes the one beside this module.
 
     Returns:
         None.
 
     Raises:
         CheckpointError: the real model was not fetched.
-        OSError: the file cannot be written.
+        OSError: a file cannot be written.
     """
-    found = word_surprises(load_policy(FETCHED_POLICY), REAL_SENTENCE)
-    run = {"words": found.words, "nats": [round(nats, 4) for nats in found.nats]}
-    settings = {"policy": FETCHED_POLICY, "text": REAL_SENTENCE}
-    write_run((folder or FOLDER) / "sentence.json", run, command=COMMAND, settings=settings)
+    policy = load_policy(FETCHED_POLICY)
+    for name, text in _STORED.items():
+        found = word_surprises(policy, text)
+        run = {
+            "words": found.words,
+            "nats": [round(nats, 4) for nats in found.nats],
+            "following": [(spelled, round(share, 6)) for spelled, share in found.following],
+        }
+        settings = {"policy": FETCHED_POLICY, "text": text}
+        write_run((folder or FOLDER) / f"{name}.json", run, command=COMMAND, settings=settings)
 
 
 def spread_over_ratings(ratings: Sequence[float], count: int, seed: int = 0) -> np.ndarray:

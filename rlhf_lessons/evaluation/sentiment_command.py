@@ -25,6 +25,7 @@ from rlhf_lessons.evaluation.sentiment import (
     SENTIMENT_PRESETS,
     SentimentSettings,
     compare_sentiment,
+    comparison,
     folder_of,
     run_sentiment,
 )
@@ -33,7 +34,16 @@ from rlhf_lessons.real_parts import PartError
 
 __all__: list[str] = []
 
-_COST = """
+_SHEET = 989e12  # operations a second of an H200, dense products in 16 bits, by its data sheet
+_SHARE = 3.1e12 / 0.132 / _SHEET  # measured, as the help says
+
+
+def _cost(share: float = _SHARE) -> str:
+    """Reckon memory and time of gpt2, at a share of the data sheet's operations a second."""
+
+    updates, sft, reading = (work / (share * _SHEET) / 60 for work in (1.3e16, 1e15, 8e15))
+    sampling = 100_000 / 256 * 48 * 0.023 / 60
+    return f"""
 What gpt2 (124 M weights) costs with these, computed and not measured:
   memory  16 bytes a trained weight (float32: weight, gradient, Adam's two moments), 4 a weight that
           is only read (2 copies of the policy; the judge, 355 M), and the logits, 4 bytes for each
@@ -41,10 +51,15 @@ What gpt2 (124 M weights) costs with these, computed and not measured:
           dpo: 2.0 + 1.0 + 1.4 + 32 rows 1.5 = 5.9 GB, and while the reference reads the pairs,
           before the first update, 0.5 + 1.0 + 1.4 + 128 rows 3.7 = 6.6 GB.
           ppo: policy and value model 4.0, reward model 0.5, 1.0 + 1.4 + 64 rows 3.1 = 10 GB.
-  work    6 operations a weight and token learned, 2 a weight and token read or sampled; rows have
-          56 tokens. dpo: 2400 updates of 128 rows 1.3e16, sft 1e15, reference 4e15, 100,000
-          samples and their judge 5e15, in all 2.4e16: 8 minutes at 50 TFLOP/s. Sampling goes
-          token by token and reaches far less, so reckon with half an hour.
+  work    6 operations a weight and token learned, 2 a weight and token read; rows have 56 tokens.
+          dpo: 2400 updates of 128 rows 1.3e16, sft 1e15, reference 4e15, judge 4e15.
+  time    An H200 gave dpo of a Llama-shaped model of 135 M weights {share:.1%} of its data sheet's
+          989 TFLOP/s (3.1e12 operations an update, 132 ms): a small model spends most of the time
+          on starting operations. At that share, which holds for this size, in minutes: the updates
+          of dpo {updates:.0f}, sft {sft:.0f}, reference and judge {reading:.0f}.
+          Larger models reach more, up to 40 %. Sampling goes token by token, 23 ms each there
+          whatever the rows: 100,000 samples of 48 tokens, 256 side by side, {sampling:.0f} minutes.
+          In all half an hour.
 Out of memory: raise --accumulate, lower --max-new-tokens, add --bf16."""
 
 
@@ -88,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             text = run_sentiment(settings, folder, command=command, progress=True).table()
         else:
             done = compare_sentiment(runs, folder, command=command, progress=True)
-            text = sentiment.comparison(done)
+            text = comparison(done)
     except KeyboardInterrupt:
         print(
             f"\nstopped; {folder} keeps everything up to the last checkpoint. To go on: {command}",
@@ -116,7 +131,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
         usage="python -m rlhf_lessons run sentiment [--method METHOD ...] [--beta β ...] [options]",
         help="the DPO paper's: continue film reviews more positively",
         description=inspect.cleandoc(sentiment.__doc__).split("\n\nLeft out")[0],
-        epilog=f"where nothing is given:\n{_presets()}\n{_COST}",
+        epilog=f"where nothing is given:\n{_presets()}\n{_cost()}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     described = inspect.getdoc(SentimentSettings).split("Attributes:\n")[1]

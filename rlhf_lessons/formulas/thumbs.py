@@ -33,8 +33,8 @@ def kto_reference_point(policy_log_probs: Tensor, reference_log_probs: Tensor) -
 
         z = max(0, 1/B · Σ_i (log π(y'_i | x_i) − log π_ref(y'_i | x_i)))
 
-    y'_i is a response that was written for another prompt of the batch. It is not drawn from π, so
-    this is no unbiased estimate of the KL. It is cheap, and like the KL it is never below 0.
+    y'_i is a response that was written for another prompt. It is not drawn from π, so this is no
+    unbiased estimate of the KL. It is cheap, and like the KL it is never below 0.
 
     Args:
         policy_log_probs: (B,) log π(y' | x) of the mismatched responses in nats, summed.

@@ -5,6 +5,7 @@
     reviews-reward    a reward model of its completions, from noisy comparisons: lessons 4 and 6
     facts-base        pretrained on documents about invented people and drugs
     facts-sft         fine-tuned from it to write long answers: where lesson 7 starts
+    sums-sft          answers sums step by step, at once or in doubt: where lesson 9 starts
     people-judge      what people would say of a film snippet, read from the body of smollm2
     smollm2           a real language model, which ``python -m rlhf_lessons real get`` fetches
     smollm2-snippets  an adapter on it, fine-tuned on snippets of real film reviews
@@ -153,9 +154,10 @@ def load_policy(name: str, folder: str | os.PathLike[str] | None = None) -> Lang
     """Load a shipped or a fetched model, after comparing its files with what was recorded of them.
 
     Args:
-        name: ``"reviews-base"``, ``"reviews-sft"``, ``"facts-base"`` or ``"facts-sft"``, which are
-            shipped, or ``"smollm2"``, a real language model of 135 M weights, which ``python -m
-            rlhf_lessons real get`` fetches; ``"smollm2-snippets"``, a shipped adapter, needs it.
+        name: ``"reviews-base"``, ``"reviews-sft"``, ``"facts-base"``, ``"facts-sft"`` or
+            ``"sums-sft"``, which are shipped, or ``"smollm2"``, a real language model of 135 M
+            weights, which ``python -m rlhf_lessons real get`` fetches; ``"smollm2-snippets"``, a
+            shipped adapter, needs it.
         folder: Where the shipped models are; None takes ``CHECKPOINT_FOLDER``.
 
     Returns:

@@ -2,7 +2,13 @@
 
 from rlhf_lessons.training.classifier import ClassifierSettings, ClassifierStep, train_classifier
 from rlhf_lessons.training.dpo import DPOSettings, DPOStep, pair_log_probs, train_dpo
+from rlhf_lessons.training.expert_iteration import (
+    ExpertIterationSettings,
+    ExpertIterationStep,
+    train_expert_iteration,
+)
 from rlhf_lessons.training.grpo import GRPOSettings, GRPOStep, train_grpo
+from rlhf_lessons.training.kto import KTOSettings, KTOStep, thumb_log_probs, train_kto
 from rlhf_lessons.training.people_judge import PeopleJudgeFit, fit_people_judge
 from rlhf_lessons.training.ppo import PPOSettings, PPOStep, train_ppo
 from rlhf_lessons.training.recipes import (
@@ -50,9 +56,13 @@ __all__ = [
     "DPOStep",
     "EmbeddingSettings",
     "EmbeddingStep",
+    "ExpertIterationSettings",
+    "ExpertIterationStep",
     "GRPOSettings",
     "GRPOStep",
     "JudgeRecipe",
+    "KTOSettings",
+    "KTOStep",
     "MonteCarlo",
     "PPOSettings",
     "PPOStep",
@@ -72,12 +82,15 @@ __all__ = [
     "fit_people_judge",
     "held_out_nll",
     "pair_log_probs",
+    "thumb_log_probs",
     "train_classifier",
     "train_distillation",
     "train_dpo",
     "train_dpo_with_trl",
     "train_embedding",
+    "train_expert_iteration",
     "train_grpo",
+    "train_kto",
     "train_ppo",
     "train_q",
     "train_reinforce",

@@ -20,7 +20,6 @@ them), several devices. Lesson 8 hands the same pairs to TRL for those.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,12 +30,18 @@ from torch import Tensor
 from rlhf_lessons import formulas
 from rlhf_lessons.models import LanguagePolicy, TokenBatch
 from rlhf_lessons.models.saved_model import try_saving
+from rlhf_lessons.training.given_responses import (
+    as_tokens,
+    checked_list,
+    dealt_rows,
+    summed_log_probs,
+)
 from rlhf_lessons.training.reference import refuse_frozen, refuse_other_tokens
 from rlhf_lessons.training.reward_model import accuracy_of
 from rlhf_lessons.training.run_checkpoint import RunCheckpoint, name_of
 from rlhf_lessons.training.schedule import schedule
 from rlhf_lessons.training.settings import ABOVE_0, SUPERVISED, check_settings
-from rlhf_lessons.training.update import gradient_step, precision, with_memory_advice
+from rlhf_lessons.training.update import gradient_step, with_memory_advice
 
 __all__ = ["DPOSettings", "DPOStep", "pair_log_probs", "train_dpo"]
 
@@ -280,10 +285,7 @@ def _loop(
     optimizer.zero_grad()  # what the caller may have left
     order = saved.get("order", torch.empty(0, dtype=torch.long))
     for step in range(done + 1, s.steps + 1):
-        while len(order) < s.batch_size:  # every pair once before any pair again
-            order = torch.cat([order, torch.randperm(len(pairs), generator=generator)])
-        batch, order = order[: s.batch_size], order[s.batch_size :]
-
+        batch, order = dealt_rows(order, len(pairs), s.batch_size, generator)
         parts = []
         for part in batch.tensor_split(min(s.accumulate, len(batch))):
             chosen, rejected = pairs.log_probs(policy, part, s.bf16)
@@ -385,15 +387,7 @@ class Pairs:
         where: str = "train_dpo",
     ) -> Pairs:
         """Tokenize preferences once, and refuse pairs that hold nothing to choose between."""
-        if max_new_tokens is not None and max_new_tokens < 1:
-            raise ValueError(f"{where}: max_new_tokens must be at least 1, got {max_new_tokens}")
-        if isinstance(pairs, str) or not hasattr(pairs, "__getitem__"):
-            raise TypeError(
-                f"{where}: {name} must be a list of (prompt, chosen, rejected), got "
-                f"{type(pairs).__name__}"
-            )
-        if len(pairs) == 0:
-            raise ValueError(f"{where}: {name} must hold at least one pair, got none")
+        checked_list(where, name, pairs, "(prompt, chosen, rejected)", "pair")
         for row, pair in enumerate(pairs):
             triple = isinstance(pair, (tuple, list)) and len(pair) == 3
             if not triple or not all(isinstance(text, str) for text in pair):
@@ -414,25 +408,15 @@ class Pairs:
                 f"the first at {equal[0]}; worlds.drop_equal_pairs leaves them out"
             )
         prompts, chosen, rejected = zip(*pairs, strict=True)
-        try:
-            tokens = policy.encode([*prompts, *prompts], [*chosen, *rejected])
-        except ValueError as error:
-            raise ValueError(
-                f"{where}: {name} cannot be read by the policy (rows from {len(pairs)} on are "
-                f"the rejected responses): {error}"
-            ) from error
-        # What comes after them is the end token that a response which was cut never had.
-        read, mask = (t[:, :max_new_tokens] for t in (tokens.response_tokens, tokens.response_mask))
-        return cls(dataclasses.replace(tokens, response_tokens=read, response_mask=mask))
+        hint = f" (rows from {len(pairs)} on are the rejected responses)"
+        both = ([*prompts, *prompts], [*chosen, *rejected])
+        return cls(as_tokens(where, name, policy, *both, max_new_tokens, hint))
 
     def log_probs(self, policy: LanguagePolicy, pairs: Tensor, bf16: bool) -> tuple[Tensor, Tensor]:
         """Give log π of the chosen and of the rejected responses, (B,) each, in one forward."""
         # Side by side, so that what the two begin with is read once.
         rows = torch.stack([pairs, pairs + len(self)], dim=1).flatten()
-        batch = self.tokens.take(rows)
-        with precision(policy.device, bf16):
-            log_probs = policy.log_probs_of(batch)
-        sums = formulas.sequence_log_prob(log_probs, batch.response_mask.to(policy.device))
+        sums = summed_log_probs(policy, self.tokens, rows, bf16)
         return sums.view(-1, 2).unbind(1)
 
     @torch.no_grad()

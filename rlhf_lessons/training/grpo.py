@@ -24,8 +24,9 @@ One loop, and each method of the family is a choice of its formulas:
     CISPO      grpo_advantages      cispo_policy_loss    masked_mean         beta=0
     =========  ===================  ===================  ==================  ================
 
-(With one ε above and below ``dapo_policy_loss`` is PPO's.) Responses that have no advantage have no
-gradient, so with β = 0 they are not read again.
+(With one ε above and below ``dapo_policy_loss`` is PPO's.) In all of them responses that have no
+advantage have no gradient, so with β = 0 they are not read again. A loss of your own that has a
+term there, too, is noticed, and they are.
 
 Left out on purpose: a value model (``train_ppo``), groups of different sizes, leaving out responses
 that were cut, a bonus for entropy, and several devices.
@@ -182,8 +183,8 @@ class GRPOStep:
         update_kl: KL(π_old ‖ π) per token in nats, measured at the last minibatch that was read.
         gradient_norm: largest norm of a gradient before it was clipped.
         learning_rate: step size of this cycle.
-        updates: number of updates. A minibatch without any advantage makes none where β = 0; the
-            five numbers of the updates are NaN where there were none.
+        updates: number of updates. A minibatch of which no response is read makes none; the five
+            numbers of the updates are NaN where there were none.
     """
 
     step: int
@@ -248,9 +249,10 @@ def train_grpo(
             arguments of the first call: the policy with its first weights, or give the
             ``reference``.
         advantages: ``scores (P, G) -> (P, G)``, such as ``formulas.rloo_advantages``.
-        policy_loss: Gives (B, T) losses, 0 and without gradient where the advantage is 0. It is
-            called by name with those that it takes of ``log_probs``, ``old_log_probs``,
-            ``advantages``, ``mask`` (all (B, T)), ``epsilon_low`` and ``epsilon_high``.
+        policy_loss: Gives (B, T) losses. It is called by name with those that it takes of
+            ``log_probs``, ``old_log_probs``, ``advantages``, ``mask`` (all (B, T)), ``epsilon_low``
+            and ``epsilon_high``. Where it is 0 and flat at the advantage 0, as each of the table
+            is, and β = 0, responses without advantage are not read.
         mean: Makes one number of the (B, T) losses ``x``; it must be linear in them. It is called
             by name with those that it takes of ``x``, ``mask`` and ``length``, which is
             ``max_new_tokens``.
@@ -390,7 +392,9 @@ def _cycles(
                 f"{tuple(scores.shape)}, got {got}"
             )
         advantages = advantages.to(old_log_probs).view(-1, 1).expand(mask.shape)
-        read = torch.ones_like(mask[:, 0]) if s.beta > 0 else advantages[:, 0] != 0
+        read = advantages[:, 0] != 0
+        if s.beta > 0 or _acts_without_advantage(use, old_log_probs, mask, s):
+            read = torch.ones_like(read)
 
         # Phase II: update --------------------------------------------------------------------
         learning_rate = in_a_line(s.learning_rate, s.final_learning_rate, cycle, s.cycles)
@@ -471,6 +475,24 @@ def _cycles(
 def _without_signal(scores: Tensor) -> Tensor:
     """Say of each of (P, G) groups whether its scores are all equal, (P,)."""
     return (scores == scores[:, :1]).all(1)
+
+
+def _acts_without_advantage(
+    use: _Formulas, old_log_probs: Tensor, mask: Tensor, s: GRPOSettings
+) -> bool:
+    """Say whether the policy loss has a value or a slope where all advantages are 0.
+
+    It is asked beside the ratio 1, where a term that holds the policy would be flat.
+    """
+    moved = (old_log_probs - 0.1).detach().requires_grad_()
+    with torch.enable_grad():
+        losses = use.policy_loss(
+            log_probs=moved, old_log_probs=old_log_probs, advantages=torch.zeros_like(moved),
+            mask=mask, epsilon_low=s.epsilon_low, epsilon_high=s.epsilon_high,
+        )  # fmt: skip
+        losses = shaped("train_grpo", "policy_loss", losses, mask)
+        (slope,) = torch.autograd.grad(losses.sum(), moved)
+    return bool(((losses != 0) | (slope != 0))[mask].any())
 
 
 def _token_weights(use: _Formulas, mask: Tensor, length: int) -> Tensor:

@@ -57,6 +57,7 @@ from rlhf_lessons.worlds.reviews import (
     sample_reviews,
     sample_web_text,
 )
+from rlhf_lessons.worlds.sums import SUMS_VOCABULARY, sample_sum_demonstrations
 from rlhf_lessons.worlds.texts import openings_of
 
 __all__ = [
@@ -169,6 +170,8 @@ def _fact_demonstrations(n: int, seed: int) -> list[tuple[str, str]]:
 _SIZE = {"width": 64, "layers": 3, "heads": 4, "context": 64, "seed": 0}
 
 _FACTS_SIZE = {"width": 128, "layers": 4, "heads": 4, "context": 96, "seed": 0}
+
+_SUMS_SIZE = {"width": 64, "layers": 3, "heads": 4, "context": 40, "seed": 0}
 
 
 @dataclass(frozen=True)
@@ -307,6 +310,22 @@ RECIPES: dict[str, Recipe | RewardRecipe | JudgeRecipe | AdapterRecipe] = {
             data_seed=200,
             settings=SupervisedSettings(
                 steps=500, batch_size=48, learning_rate=1e-3, warmup=0.02, evaluate_every=250
+            ),
+            stored_as="float16",
+        ),
+        Recipe(
+            name="sums-sft",
+            summary="fine-tuned on sums that people answer step by step, at once or in doubt",
+            start=None,
+            vocabulary=SUMS_VOCABULARY,
+            size=_SUMS_SIZE,
+            sample=sample_sum_demonstrations,
+            data="worlds.sample_sum_demonstrations",
+            examples=32_000,
+            validation=500,
+            data_seed=100,
+            settings=SupervisedSettings(
+                steps=1_000, batch_size=32, learning_rate=3e-3, warmup=0.05, evaluate_every=500
             ),
             stored_as="float16",
         ),

@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlhf_lessons.training.settings import changes
 from rlhf_lessons.whole_files import replacing
 
 __all__: list[str] = []
@@ -39,7 +40,7 @@ class RunCheckpoint:
         folder: where to save; None saves nothing and takes nothing up.
         settings: the frozen dataclass of the run.
         weights: the weights that are trained, by name.
-        optimizer: what trains them.
+        optimizer: what trains them; None where it remembers nothing from one step to the next.
         every: steps between two checkpoints.
         last: the last step, which is always saved.
         generators: sources of randomness, by name.
@@ -58,7 +59,7 @@ class RunCheckpoint:
         folder: str | os.PathLike[str] | None,
         settings: Any,
         weights: Mapping[str, Tensor],
-        optimizer: torch.optim.Optimizer,
+        optimizer: torch.optim.Optimizer | None,
         *,
         every: int,
         last: int,
@@ -74,7 +75,7 @@ class RunCheckpoint:
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"{where}: checkpoint must be a folder, got the file {folder}")
         self.path = folder / f"{where.removeprefix('train_')}.safetensors"
-        identity = {
+        self.identity = {
             "settings": dataclasses.asdict(settings),
             "architecture": {
                 name: f"{tuple(weight.shape)} of {weight.dtype}" for name, weight in weights.items()
@@ -84,7 +85,6 @@ class RunCheckpoint:
                 for name, value in same.items()
             },
         }
-        self.identity = json.loads(json.dumps(identity))  # as it will be read back
         if self.path.exists():
             self._compare(self._read(tensors=False)[0])
 
@@ -109,8 +109,9 @@ class RunCheckpoint:
             if key.startswith("optimizer."):
                 _, place, name = key.split(".")
                 moments.setdefault(int(place), {})[name] = value
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        if self.optimizer is not None:
+            groups = self.optimizer.state_dict()["param_groups"]
+            self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         for name, generator in self.generators.items():
             generator.set_state(saved[f"random.{name}"])
         own = {
@@ -141,7 +142,8 @@ class RunCheckpoint:
         from safetensors.torch import save_file
 
         state = {f"weights.{name}": weight for name, weight in self.weights.items()}
-        for place, values in self.optimizer.state_dict()["state"].items():
+        moments = {} if self.optimizer is None else self.optimizer.state_dict()["state"]
+        for place, values in moments.items():
             for name, value in values.items():
                 state[f"optimizer.{place}.{name}"] = torch.as_tensor(value)
         for name, generator in self.generators.items():
@@ -187,13 +189,9 @@ class RunCheckpoint:
         for name, now in self.identity.items():
             then = about.get(name)
             if isinstance(now, dict) and isinstance(then, dict):
-                differences += [
-                    f"{name}.{key} ({then.get(key, 'none')}, now {now.get(key, 'none')})"
-                    for key in {**then, **now}
-                    if then.get(key) != now.get(key)
-                ]
-            elif then != now:
-                differences.append(f"{name} ({then}, now {now})")
+                differences += [f"{name}.{change}" for change in changes(then, now)]
+            else:
+                differences += changes({name: then}, {name: now})
         if differences:
             more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
             raise ValueError(

@@ -25,6 +25,7 @@ from torch import Tensor
 from rlhf_lessons import formulas
 from rlhf_lessons.models import LanguagePolicy, TokenBatch
 from rlhf_lessons.models.saved_model import try_saving
+from rlhf_lessons.training.given_responses import checked_list
 from rlhf_lessons.training.reference import refuse_frozen
 from rlhf_lessons.training.run_checkpoint import RunCheckpoint, name_of
 from rlhf_lessons.training.schedule import schedule
@@ -383,10 +384,7 @@ def _encoded(
     where: str, policy: LanguagePolicy, examples: Sequence[Example], name: str
 ) -> TokenBatch:
     """Tokenize examples once, and refuse what cannot be learned from."""
-    if isinstance(examples, str) or not hasattr(examples, "__getitem__"):
-        raise TypeError(f"{where}: {name} must be a list of pairs, got {type(examples).__name__}")
-    if len(examples) == 0:
-        raise ValueError(f"{where}: {name} must hold at least one pair, got none")
+    checked_list(where, name, examples, "pairs", "pair")
     for row, example in enumerate(examples):
         pair = isinstance(example, (tuple, list)) and len(example) == 2
         if not pair or not all(isinstance(text, str) for text in example):

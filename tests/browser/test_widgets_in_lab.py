@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import pathlib
 import re
 
-from jupyter_page import contrast, luminance
+from jupyter_page import contrast, look, luminance
 
 EXPLORE = """
 from rlhf_lessons.classroom import Choice, Slider, Toggle, explore
@@ -89,14 +87,6 @@ HIDE_CODE = """() => {
 }"""
 
 
-def look(notebook, name):
-    """Keep a screenshot where RLHF_LESSONS_SCREENSHOTS names a folder, to be looked at."""
-    folder = os.environ.get("RLHF_LESSONS_SCREENSHOTS")
-    if folder:
-        pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
-        notebook.page.screenshot(path=f"{folder}/{name}.png")
-
-
 def wait_alt(notebook, part):
     """Wait for a picture whose words contain the part, and return its data."""
     image = notebook.output(0).locator(f'img[alt*="{part}"]')
@@ -110,7 +100,7 @@ def test_a_picture_follows_keys_typing_and_choices(notebook_of):
     notebook.run_all()
     first = wait_alt(notebook, "discount 0.9,")
     page.evaluate(HIDE_CODE)
-    look(notebook, "explore_light")
+    look(notebook.page, "explore_light")
     output = notebook.output(0)
 
     # A handle says its name, and a logarithmic one its value, not the power of ten.
@@ -142,13 +132,13 @@ def test_a_picture_follows_keys_typing_and_choices(notebook_of):
         page.keyboard.press("Enter")
         output.get_by_role("alert").filter(has_text=refused).wait_for()
         page.wait_for_function("box => box.value === '0.25'", arg=box.element_handle())
-    look(notebook, "explore_refused")
+    look(notebook.page, "explore_refused")
 
     box.fill("0.5")
     page.keyboard.press("Enter")
     output.get_by_role("alert").filter(has_text="no half measures").wait_for()
     wait_alt(notebook, "discount 0.25,")  # the last good picture stays
-    look(notebook, "explore_error")
+    look(notebook.page, "explore_error")
 
     output.get_by_label("opponent").select_option("minimax")
     output.get_by_label("grid lines").uncheck()
@@ -184,7 +174,7 @@ def test_the_board_answers_clicks_and_keys(notebook_of):
     assert numbers.input_value() == "nothing"
     numbers.select_option("Q")
     output.get_by_role("button", name=re.compile(r"top middle, empty, Q [+−]?\d\.\d\d")).wait_for()
-    look(notebook, "board_light")
+    look(notebook.page, "board_light")
 
     # By keyboard: Tab from the taken top left to the top middle, whose name says what it holds.
     output.get_by_role("button", name="top left, O").focus()
@@ -202,7 +192,7 @@ def test_the_board_answers_clicks_and_keys(notebook_of):
     page.keyboard.press("Enter")
     output.get_by_role("alert").filter(has_text="You win").wait_for()
     output.get_by_text("won 1 · drawn 0 · lost 0").wait_for()
-    look(notebook, "board_won")
+    look(notebook.page, "board_won")
 
     output.get_by_label("who begins").select_option("agent")
     output.get_by_role("button", name="top left, X").wait_for()
@@ -218,7 +208,7 @@ def test_a_run_stops_by_button_and_goes_on(notebook_of):
     notebook.page.wait_for_function(
         "early => document.querySelector('img[alt*=\"Curves\"]').src !== early", arg=early
     )
-    look(notebook, "watch_running")
+    look(notebook.page, "watch_running")
     output.get_by_role("button", name="Stop").click()
     stopped = output.locator(".jp-OutputArea-output pre").filter(has_text="stopped after")
     stopped.wait_for()
@@ -226,7 +216,7 @@ def test_a_run_stops_by_button_and_goes_on(notebook_of):
     assert output.get_by_role("button", name="Stop").count() == 0
     notebook.run_cell(1)
     notebook.output(1).get_by_text("lesson: 1000 of 1000 steps").first.wait_for()
-    look(notebook, "watch_done")
+    look(notebook.page, "watch_done")
 
 
 def test_a_run_survives_the_interrupt_of_the_kernel(notebook_of):
@@ -261,12 +251,12 @@ def test_everything_can_be_read_in_the_dark_theme(notebook_of):
     notebook.run_all()
     notebook.output(2).get_by_role("row", name=re.compile("policy")).wait_for()
     page.evaluate(HIDE_CODE)
-    look(notebook, "dark_explore")
+    look(notebook.page, "dark_explore")
     notebook.cell(1).scroll_into_view_if_needed()
     notebook.output(1).get_by_label("on the squares").select_option("Q")
-    look(notebook, "dark_board")
+    look(notebook.page, "dark_board")
     notebook.cell(2).scroll_into_view_if_needed()
-    look(notebook, "dark_glossary")
+    look(notebook.page, "dark_glossary")
     for text in (
         ".rlhf-lessons-explore p",
         ".rlhf-lessons-explore label",

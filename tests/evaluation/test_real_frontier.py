@@ -46,35 +46,56 @@ def test_what_is_no_run_is_named(tmp_path):
         load_real_frontier(tmp_path)
 
 
-def test_the_stored_runs_are_those_of_one_experiment():
-    runs = load_real_frontier()
-    for seed in {run.settings.seed for run in runs}:
-        own = [run for run in runs if run.settings.seed == seed]
-        betas = {
-            m: {r.settings.beta for r in own if r.settings.method == m} for m in ("dpo", "ppo")
-        }
-        assert len(betas["dpo"]) >= 4 and max(betas["dpo"]) / min(betas["dpo"]) >= 30
-        assert any(run.settings.method == "bon" for run in own)
-        # Those of one method learn at one pace from one start; only β differs.
-        for method in ("dpo", "ppo"):
-            same = [run for run in own if run.settings.method == method]
-            starts = [run.points[0] for run in same]
-            assert all(start == starts[0] and start["kl"] == 0 for start in starts)
-            steps = [
-                (r.settings.steps, r.settings.learning_rate, r.settings.batch_size) for r in same
-            ]
-            assert len(set(steps)) <= 1
-    for run in runs:
+STORED = load_real_frontier()
+
+
+def test_no_run_is_stored_twice_and_all_are_of_one_experiment():
+    asked = [(run.settings.method, run.settings.beta, run.settings.seed) for run in STORED]
+    assert len(set(asked)) == len(asked)
+    for run in STORED:
         s = run.settings
         assert (s.data, s.policy, s.judge) == ("snippets", "smollm2-snippets", "people")
         assert run.command.startswith("python -m rlhf_lessons run sentiment --data snippets")
+    # What is set once for a method holds for all its β and seeds.
+    for method in {run.settings.method for run in STORED}:
+        same = [run.settings for run in STORED if run.settings.method == method]
+        own = {dataclasses.replace(s, beta=1.0, seed=0, measure_every=1) for s in same}
+        assert len(own) == 1, method
+
+
+def test_every_seed_has_what_the_lesson_compares():
+    for seed in {run.settings.seed for run in STORED}:
+        methods = [run.settings.method for run in STORED if run.settings.seed == seed]
+        assert methods.count("dpo") >= 2 and "bon" in methods
+    assert any((run.settings.method, run.settings.beta) == ("dpo", 0.1) for run in STORED)
+
+
+@pytest.mark.parametrize("run", STORED, ids=lambda run: f"{run.name}, seed {run.settings.seed}")
+def test_a_stored_run_holds_measurements_that_can_be(run):
+    steps = [point["step"] for point in run.points]
+    assert steps == sorted(set(steps))
+    for point in run.points:
+        assert abs(point["reward"]) < 9 and point["reward_error"] > 0 and abs(point["vader"]) <= 1
+    if run.settings.method == "bon":
         for point in run.points:
-            assert abs(point["reward"]) < 9 and abs(point["vader"]) <= 1 and point["kl"] >= 0
-            if s.method == "bon":
-                n = point["step"]
-                assert point["kl"] == pytest.approx(math.log(n) - (n - 1) / n)
-            else:
-                assert 0 < point["distinct"] <= 1 and 1 < point["untouched_loss"] < 12
+            n = point["step"]
+            assert point["kl"] == pytest.approx(math.log(n) - (n - 1) / n)
+        rewards = [point["reward"] for point in run.points]
+        assert rewards == sorted(rewards)  # the best of more candidates is no worse
+        return
+    assert steps[0] == 0 and steps[-1] == run.settings.steps
+    assert run.points[0]["kl"] == 0 < run.points[-1]["kl"]
+    for point in run.points:
+        assert 0 < point["distinct"] <= 1 and 1 < point["untouched_loss"] < 12
+    # All of a seed start from one model with one set of openings: what differs is a token or two.
+    starts = [
+        other.points[0]["reward"]
+        for other in STORED
+        if other.settings.seed == run.settings.seed and other.settings.method != "bon"
+    ]
+    assert abs(run.points[0]["reward"] - starts[0]) < run.points[0]["reward_error"]
+    assert len(run.texts) == len(run.texts_before) > 0
+    assert [prompt for prompt, _, _ in run.texts] == [prompt for prompt, _, _ in run.texts_before]
 
 
 def test_no_stored_text_goes_on_from_more_than_eight_tokens():

@@ -54,6 +54,19 @@ def test_each_word_by_the_softmax_of_its_place(policy):
     np.testing.assert_allclose(found.nats, told, rtol=0, atol=1e-4)
 
 
+def test_what_follows_is_the_softmax_after_the_last_word(policy):
+    beginning = "the plot was"
+    spelled, shares = zip(*word_surprises(policy, beginning).following, strict=True)
+    words = policy.tokenizer.convert_tokens_to_ids(list(spelled))
+    with torch.no_grad():
+        ids = torch.tensor([policy.tokenizer(beginning)["input_ids"]])
+        expected = policy.model(input_ids=ids).logits[0, -1].double().softmax(-1)
+    np.testing.assert_allclose(shares, expected[words], rtol=0, atol=1e-5)
+    others = np.delete(expected.numpy(), words)
+    assert len(set(spelled)) == 6 and min(shares) > others.max() - 1e-5
+    assert list(shares) == sorted(shares, reverse=True)
+
+
 def test_a_token_over_two_words_counts_for_the_last(policy):
     # To the small model "great," is one token, unknown.
     found = word_surprises(policy, "the plot was great, but the ending was rushed .")
@@ -61,9 +74,9 @@ def test_a_token_over_two_words_counts_for_the_last(policy):
 
 
 class Halves:
-    """A tokenizer and model in one: two tokens a word, the k-th of which has −log π = k."""
+    """A tokenizer that cuts each word in two."""
 
-    def tokenizer(self, text, **_):
+    def __call__(self, text, **_):
         spans, at = [], 0
         for word in text.split(" "):
             middle, end = at + (len(word) + 1) // 2, at + len(word)
@@ -71,14 +84,27 @@ class Halves:
             at = end + 1
         return {"offset_mapping": spans}
 
+    def batch_decode(self, ids):
+        return [f"piece {int(row[0])}" for row in ids]
+
+
+class Counting:
+    """A model that gives the k-th token of a text −log π = k, and prefers higher token ids."""
+
+    tokenizer = Halves()
+
     def log_probs(self, prompts, texts):
         count = 2 * len(texts[0].split(" ")) + 1
         return -torch.arange(float(count))[None], torch.ones(1, count, dtype=torch.bool)
 
+    def next_token_logits(self, prompts):
+        return torch.arange(8.0)[None]
+
 
 def test_pieces_of_a_word_are_summed_and_the_end_token_is_left_out():
-    found = word_surprises(Halves(), "good films")
+    found = word_surprises(Counting(), "good films")
     assert found.words == ("good", "films") and found.nats == (0.0 + 1.0, 2.0 + 3.0)
+    assert [spelled for spelled, _ in found.following] == [f"piece {k}" for k in range(7, 1, -1)]
 
 
 def test_a_text_without_words_is_named(policy):
@@ -92,9 +118,12 @@ def test_without_parts_one_line_and_the_stored_reading(without_parts):
     assert missing_real_parts("snippets") == note
     with pytest.raises(KeyError):
         missing_real_parts("nothing")
-    found = real_word_surprises("A sentence of the learner.")
+    (found,) = real_word_surprises("A sentence of the learner.")
     assert " ".join(found.words).startswith("My sister showed") and found.note == note
     assert len(found.words) == len(found.nats) == 24 and min(found.nats) > 0
+    swapped = REAL_SENTENCE.replace(" but ", " and ")
+    again, other = real_word_surprises(REAL_SENTENCE, swapped)
+    assert again == found and " ".join(other.words) == " ".join(found.words).replace("but", "and")
     with pytest.raises(PartError):
         draw_rated_snippets()
 
@@ -104,9 +133,14 @@ def test_what_is_measured_is_what_is_read(policy, tmp_path, monkeypatch, capsys)
     monkeypatch.setattr(real_model, "FOLDER", tmp_path / "runs")
     monkeypatch.setenv("RLHF_LESSONS_CACHE", str(tmp_path / "nothing"))
     measure_real_words()
-    stored, live = real_word_surprises(), word_surprises(policy, REAL_SENTENCE)
-    assert stored.words == live.words and stored.note
-    np.testing.assert_allclose(stored.nats, live.nats, rtol=0, atol=1e-4)
+    texts = (REAL_SENTENCE, REAL_SENTENCE.partition(" truly")[0])
+    for text, stored in zip(texts, real_word_surprises(*texts), strict=True):
+        live = word_surprises(policy, text)
+        assert stored.words == live.words and stored.note
+        np.testing.assert_allclose(stored.nats, live.nats, rtol=0, atol=1e-4)
+        assert [spelled for spelled, _ in stored.following] == [word for word, _ in live.following]
+        shares = ([share for _, share in read.following] for read in (stored, live))
+        np.testing.assert_allclose(*shares, rtol=0, atol=1e-6)
     assert real_command.main(["words"]) == 0
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 25 and said[-1] == stored.note
@@ -115,17 +149,20 @@ def test_what_is_measured_is_what_is_read(policy, tmp_path, monkeypatch, capsys)
 def test_with_parts_the_learners_own_sentence_is_read(policy, with_parts, monkeypatch):
     monkeypatch.setattr(real_model, "load_policy", lambda name: {"smollm2": policy}[name])
     assert missing_real_parts() == ""
-    assert real_word_surprises(TEXT) == word_surprises(policy, TEXT)
+    assert real_word_surprises(TEXT) == (word_surprises(policy, TEXT),)
 
 
 @pytest.mark.skipif(bool(part_damage("smollm2")), reason="the real model was not fetched")
 def test_the_stored_reading_is_that_of_the_real_model(without_parts, monkeypatch):
-    stored = real_word_surprises()
+    texts = tuple(real_model._STORED.values())
+    readings = real_word_surprises(*texts)
     monkeypatch.delenv("RLHF_LESSONS_CACHE")
-    live = real_word_surprises()
-    assert live.note == "" and live.words == stored.words
-    # float32 of another CPU differs by some 1e-6 of a logit; the file has four decimals.
-    np.testing.assert_allclose(live.nats, stored.nats, rtol=0, atol=2e-3)
+    for stored, live in zip(readings, real_word_surprises(*texts), strict=True):
+        assert live.note == "" and live.words == stored.words
+        # float32 of another CPU differs by some 1e-6 of a logit; the file has four decimals.
+        np.testing.assert_allclose(live.nats, stored.nats, rtol=0, atol=2e-3)
+        shares = ([share for _, share in read.following] for read in (stored, live))
+        np.testing.assert_allclose(*shares, rtol=0, atol=1e-4)
 
 
 def snippets(count=40):

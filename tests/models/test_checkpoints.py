@@ -19,6 +19,7 @@ from rlhf_lessons.real_parts import part_damage
 from rlhf_lessons.training import held_out_nll
 from rlhf_lessons.worlds import (
     VOCABULARY,
+    SumsChecker,
     faults,
     gold_reward,
     is_rude,
@@ -26,6 +27,7 @@ from rlhf_lessons.worlds import (
     openings_of,
     sample_prompts,
     sample_reviews,
+    sample_sums,
 )
 
 NAMES = ["reviews-base", "reviews-sft"]
@@ -41,7 +43,7 @@ def test_shipped_models_are_sound_and_small():
     checkpoints = list_checkpoints()
     names = [checkpoint.name for checkpoint in checkpoints]
     adapter = {"smollm2-snippets"}
-    assert {*NAMES, "reviews-reward", "facts-base", "facts-sft", *adapter} <= set(names)
+    assert {*NAMES, "reviews-reward", "facts-base", "facts-sft", "sums-sft", *adapter} <= set(names)
     assert verify_checkpoints() == {name: [] for name in names}
     for checkpoint in checkpoints:
         if checkpoint.name != "people-judge":  # a head without a body
@@ -50,6 +52,20 @@ def test_shipped_models_are_sound_and_small():
         assert on_disk == {name: file["bytes"] for name, file in checkpoint.files.items()}
         assert checkpoint.size == sum(on_disk.values()) < 2_100_000
     assert sum(checkpoint.size for checkpoint in checkpoints) < 10_000_000
+
+
+def test_sums_are_sometimes_right_in_each_of_three_habits():
+    """A checker teaches nothing where all is wrong, and little where all is right."""
+    policy = load_policy("sums-sft")
+    tasks = [task for task in sample_sums(100, 1, held_out=True) for _ in range(8)]
+    rollout = policy.sample(tasks, 16, generator=torch.Generator().manual_seed(0))
+    assert 0.2 < SumsChecker()(tasks, rollout.responses).mean() < 0.4
+    habits = [
+        "doubt" if "or" in response else "steps" if " " in response else "at once"
+        for response in rollout.responses
+    ]
+    assert all(habits.count(habit) > 20 for habit in ("doubt", "steps", "at once"))
+    assert float(rollout.finished.double().mean()) > 0.95
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -254,6 +254,38 @@ def test_responses_without_advantage_are_not_read_and_change_nothing():
         torch.testing.assert_close(weight, runs[1e-12][2][name], rtol=0, atol=2e-4)
 
 
+def test_a_loss_with_a_term_where_there_is_no_advantage_is_read_there_too():
+    """With β = 0 and a term of its own that holds the policy: as the loop's KL of that strength."""
+
+    def held(log_probs, old_log_probs, advantages, epsilon_low, epsilon_high):
+        ppo = formulas.dapo_policy_loss(
+            log_probs, old_log_probs, advantages, epsilon_low, epsilon_high
+        )
+        return ppo + 0.5 * formulas.kl_k3(log_probs - old_log_probs)
+
+    runs = []
+    for extra in ({"beta": 0.0, "policy_loss": held}, {"beta": 0.5}):
+        policy, rows = make_policy(), []
+        read = policy.log_probs_of
+
+        def spy(batch, read=read, rows=rows):
+            rows.append(len(batch.response_mask))
+            return read(batch)
+
+        policy.log_probs_of = spy
+        settings = change(
+            cycles=1, batch_size=24, minibatch_size=24, max_new_tokens=3, beta=extra.pop("beta")
+        )
+        # In the first cycle π_old is the reference, so both hold to the same policy.
+        (record,) = train_grpo(policy, PROMPTS, only_film_can_be_right, settings, **extra)
+        assert 0 < record.silent_groups < 1
+        runs.append((rows, record.gradient_norm, weights_of(policy)))
+    assert runs[0][0] == runs[1][0] == [24, 24]
+    assert runs[0][1] == pytest.approx(runs[1][1], rel=1e-4)
+    for name, weight in runs[0][2].items():
+        torch.testing.assert_close(weight, runs[1][2][name], rtol=0, atol=2e-4)
+
+
 # --- groups without signal ------------------------------------------------------------------------
 
 

@@ -12,14 +12,17 @@ from rlhf_lessons.formulas import ipo_loss
 from rlhf_lessons.models import LanguagePolicy, RewardModel, small_gpt2, word_tokenizer
 from rlhf_lessons.training import (
     DPOSettings,
+    KTOSettings,
     RewardSettings,
     SupervisedSettings,
     train_distillation,
     train_dpo,
+    train_kto,
     train_reward_model,
     train_sft,
 )
 from rlhf_lessons.training.run_checkpoint import fingerprint
+from rlhf_lessons.worlds import thumbs_of_pairs
 
 PAIRS = [
     ("a", "b .", "c c c ."),
@@ -67,11 +70,18 @@ def dpo(model, data=PAIRS, **kw):
     return train_dpo(model, data, settings, checkpoint=checkpoint, **given)
 
 
+def kto(model, data=PAIRS, **kw):
+    checkpoint = kw.pop("checkpoint", None)
+    settings = KTOSettings(**{**COMMON, **kw})
+    return train_kto(model, thumbs_of_pairs(data), settings, checkpoint=checkpoint)
+
+
 LOOPS = {
     "sft": (sft, policy),
     "distillation": (distillation, policy),
     "reward_model": (reward, reward_model),
     "dpo": (dpo, policy),
+    "kto": (kto, policy),
 }
 each_loop = pytest.mark.parametrize("name", LOOPS)
 
@@ -110,9 +120,10 @@ def test_what_differs_is_named_before_anything_changes(name, tmp_path):
     run.close()
     path = tmp_path / f"{name}.safetensors"
     saved = path.read_bytes()
-    data = PAIRS if name in ("reward_model", "dpo") else EXAMPLES
-    model = {"reward_model": "reward model", "dpo": "reference"}.get(name, "policy")
-    what = "pairs" if name in ("reward_model", "dpo") else "examples"
+    data = PAIRS if name in ("reward_model", "dpo", "kto") else EXAMPLES
+    model = {"reward_model": "reward model", "dpo": "reference", "kto": "reference"}
+    model = model.get(name, "policy")
+    what = {"reward_model": "pairs", "dpo": "pairs", "kto": "thumbs"}.get(name, "examples")
     same = {"checkpoint": tmp_path, "save_every": 1}
     for given, changes, expected in (
         (make(), {"learning_rate": 0.1}, r"settings.learning_rate \(0.003, now 0.1\)"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 import time
@@ -303,6 +304,19 @@ def test_leaving_the_loop_ends_what_was_started(files):
     run.close()
     assert psutil.wait_procs(started, timeout=10)[1] == []
     assert not files["output"].exists()
+
+
+def test_an_interrupt_of_our_group_stops_the_loop_and_not_the_processes(tmp_path):
+    """A notebook's stop button goes to the group of the kernel; a stand-in says in which it is."""
+    script, group = tmp_path / "launcher.py", tmp_path / "group"
+    script.write_text(f"import os; open({str(group)!r}, 'w').write(str(os.getpgrp()))")
+    popen = subprocess.Popen
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            scale.subprocess, "Popen", lambda _, **how: popen([sys.executable, script], **how)
+        )
+        assert list(scale._follow(["accelerate", "launch"], 2)) == []
+    assert int(group.read_text()) != os.getpgrp()
 
 
 # --- what is refused ------------------------------------------------------------------------------

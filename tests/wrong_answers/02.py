@@ -179,6 +179,11 @@ def nll_gathers_the_padding(logits, tokens, mask):
     return _keep(-_pick(logits[:, :-1].log_softmax(-1), tokens[:, 1:]), mask[:, 1:])
 
 
+def nll_vocabulary_last(logits, tokens, mask):
+    losses = torch.nn.functional.cross_entropy(logits[:, :-1], tokens[:, 1:], reduction="none")
+    return _keep(losses, mask[:, 1:])
+
+
 def nll_by_cross_entropy(logits, tokens, mask):
     targets = torch.where(mask, tokens, torch.full_like(tokens, -100))[:, 1:]
     losses = functional.cross_entropy(
@@ -269,6 +274,10 @@ def sample_column(logits, temperature, generator):
     return torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator)
 
 
+def sample_squeezed(logits, temperature, generator):
+    return sample_column(logits, temperature, generator).squeeze()
+
+
 def sample_global(logits, temperature, generator):
     return torch.multinomial((logits / temperature).softmax(-1), 1).squeeze(-1)
 
@@ -344,6 +353,11 @@ def kl_zero_times_infinity(logits_p, logits_q):
 def kl_infinity_erased(logits_p, logits_q):
     log_p, log_q = logits_p.log_softmax(-1), logits_q.log_softmax(-1)
     return (log_p.exp() * (log_p - log_q)).nan_to_num(0.0, 0.0, 0.0).sum(-1)
+
+
+def kl_nan_to_num(logits_p, logits_q):
+    log_p, log_q = logits_p.log_softmax(-1), logits_q.log_softmax(-1)
+    return (log_p.exp() * (log_p - log_q)).nan_to_num(0.0).sum(-1)
 
 
 def kl_from_entropies(logits_p, logits_q):
@@ -541,6 +555,7 @@ WRONG = {
         ("mask not shifted", nll_unshifted_mask, "You used mask[:, :-1]"),
         ("no shift", nll_without_shift, "did not shift"),
         ("gathers −100", nll_gathers_the_padding, "index -100"),
+        ("vocabulary last", nll_vocabulary_last, "the vocabulary in dimension 1"),
         ("detached", nll_detached, "gradient"),
         ("log of softmax", nll_by_log_of_softmax, "underflows"),
         ("mask by product", nll_multiplied_by_mask, "multiplied by the mask"),
@@ -562,7 +577,8 @@ WRONG = {
         ("multiplied", sample_multiplied, "multiplied by the temperature"),
         ("no temperature", sample_without_temperature, "temperature had no effect"),
         ("divided probabilities", sample_divided_probabilities, "temperature had no effect"),
-        ("column", sample_column, "squeeze"),
+        ("column", sample_column, "returns a column"),
+        ("squeezed, batch and all", sample_squeezed, "a batch of one row"),
         ("global state", sample_global, "global random state"),
         ("seeded inside", sample_seeded_inside, "don't seed it"),
         ("uniform", sample_uniform, "equally often"),
@@ -578,7 +594,8 @@ WRONG = {
         ("whole batch", kl_for_the_batch, "one KL per row"),
         ("kl_div with swapped arguments", kl_by_torch_swapped, "The direction"),
         ("0 · ∞", kl_zero_times_infinity, "p = 0 adds nothing"),
-        ("infinity erased", kl_infinity_erased, "the divergence is infinite"),
+        ("infinity erased", kl_infinity_erased, "set every non-finite term to 0"),
+        ("infinity made a number", kl_nan_to_num, "nan_to_num turns ∞"),
     ],
     "2.7": [
         ("last column", returns_score_in_last_column, "last column"),

@@ -668,7 +668,7 @@ def _(answer, draw) -> None:
     _compare_gradient(answer, logits, legal, draw_actions(draw, legal), weights)
 
 
-@reinforce_gradient.part("some squares illegal")
+@reinforce_gradient.part("some squares illegal", points=2)
 def _(answer, draw) -> None:
     for dtype in DTYPES:
         legal = draw_legal(draw, 5, 9)

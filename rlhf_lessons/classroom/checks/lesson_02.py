@@ -301,7 +301,18 @@ def _nll_mistakes(logits: Tensor, tokens: Tensor, mask: Tensor) -> dict[str, Ten
         shift + " of token t+1": cleared(unshifted[:, :-1], counted),
         shift + " of the NEXT token": cleared(unshifted[:, 1:], counted),
         "You divided by ln 2: the course counts in nats, natural logarithm": right / math.log(2),
+        **_vocabulary_last(logits, tokens, counted),
     }
+
+
+def _vocabulary_last(logits: Tensor, tokens: Tensor, counted: Tensor) -> dict[str, Tensor]:
+    """What cross_entropy gives where it takes positions for the vocabulary: they are as many."""
+    if logits.shape[1] - 1 != logits.shape[2]:
+        return {}  # PyTorch itself refuses the shapes
+    given = logits[:, :-1].double()
+    losses = torch.nn.functional.cross_entropy(given, tokens[:, 1:], reduction="none")
+    hint = "cross_entropy wants the vocabulary in dimension 1: give it logits.transpose(1, 2)"
+    return {hint: losses, hint + ", and clear the padding": cleared(losses, counted)}
 
 
 @nll.part("one loss per token", points=1)
@@ -494,6 +505,10 @@ def _drawn(answer, logits: Tensor, temperature: float, generator: torch.Generato
         "torch.multinomial returns a column (B, 1): squeeze it to shape (B,)",
     )
     require(
+        len(logits) > 1 or tokens.ndim > 0,
+        "From a batch of one row came a number, not a batch of one: squeeze(-1) leaves that axis",
+    )
+    require(
         tokens.shape == (len(logits),),
         f"return one token per row, shape ({len(logits)},), got shape {tuple(tokens.shape)}",
     )
@@ -534,27 +549,13 @@ def _frequency_mistakes(logits: Tensor, temperature: float) -> dict[str, Tensor]
     }
 
 
-@sample_tokens.part("frequencies follow softmax(logits)", points=1)
+@sample_tokens.part("frequencies follow softmax(logits / temperature)", points=1)
 def _(answer, draw) -> None:
-    logits = _skewed_logits(draw)
-    tokens = _drawn(answer, logits.repeat(SAMPLES, 1), 1.0, _generator(draw))
-    mistakes = _frequency_mistakes(logits, 1.0)
-    compare(
-        f"the frequencies of {SAMPLES:,} tokens drawn at temperature 1",
-        _frequencies(tokens, len(logits)),
-        logits.softmax(-1),
-        mistakes=mistakes,
-        atol=FREQUENCY_TOLERANCE,
-    )
-
-
-@sample_tokens.part("the temperature", points=1)
-def _(answer, draw) -> None:
-    for temperature in (0.5, 2.0):
+    for temperature in (1.0, 0.5, 2.0):
         logits = _skewed_logits(draw)
         tokens = _drawn(answer, logits.repeat(SAMPLES, 1), temperature, _generator(draw))
         compare(
-            f"the frequencies of {SAMPLES:,} tokens drawn at temperature {temperature}",
+            f"the frequencies of {SAMPLES:,} tokens drawn at temperature {temperature:g}",
             _frequencies(tokens, len(logits)),
             (logits / temperature).softmax(-1),
             mistakes=_frequency_mistakes(logits, temperature),
@@ -582,6 +583,7 @@ def _(answer, draw) -> None:
             ),
         },
     )
+    _drawn(answer, logits[:1], 1.0, _generator(draw))  # a batch of one row
 
 
 @sample_tokens.part("randomness comes from the generator", points=1)
@@ -714,6 +716,12 @@ def _(answer, draw) -> None:
             "You set every non-finite term to 0: where p > 0 and q = 0 the divergence is infinite, "
             "only p = 0 adds nothing": (log_p.exp() * (log_p - log_q))
             .nan_to_num(0.0, 0.0, 0.0)
+            .sum(-1),
+            "nan_to_num turns ∞ into the largest number that there is: where p > 0 and q = 0 the "
+            "divergence is infinite; clear the terms with p = 0 alone": (
+                log_p.exp() * (log_p - log_q)
+            )
+            .nan_to_num(0.0)
             .sum(-1),
         },
         atol=1e-6,

@@ -698,7 +698,7 @@ def _expect(answer, what: str, batch, max_kl: float, expected: bool, hint: str) 
     compare(what, answer(*batch, max_kl), expected, mistakes={hint: not expected})
 
 
-@should_stop.part("inside and outside the region", points=1)
+@should_stop.part("inside and outside the region, and a KL that is not a number", points=1)
 def _(answer, draw) -> None:
     x = float(draw.uniform(0.05, 0.1))
     near = [[x, -x, x, -x], [-x, x, -x, x]]
@@ -716,6 +716,16 @@ def _(answer, draw) -> None:
         0.0,
         False,
         "You stopped AT the limit: the rule says above it, `not kl <= limit`",
+    )
+    log_probs, old, mask = _moved(draw, [[0.1, -0.1, 0.1], [0.1, 0.1, -0.1]])
+    log_probs[0, int(draw.integers(3))] = math.nan
+    _expect(
+        answer,
+        "the policy has turned NaN",
+        (log_probs, old, mask),
+        0.05,
+        True,
+        "NaN > limit is False, so you went on with a broken policy: ask `not kl <= limit`",
     )
 
 
@@ -792,20 +802,6 @@ def _(answer, draw) -> None:
         0.1,
         True,
         "You averaged over the padding too: it dilutes the KL; divide by the counted tokens",
-    )
-
-
-@should_stop.part("a KL that is not a number", points=1)
-def _(answer, draw) -> None:
-    log_probs, old, mask = _moved(draw, [[0.1, -0.1, 0.1], [0.1, 0.1, -0.1]])
-    log_probs[0, int(draw.integers(3))] = math.nan
-    _expect(
-        answer,
-        "the policy has turned NaN",
-        (log_probs, old, mask),
-        0.05,
-        True,
-        "NaN > limit is False, so you went on with a broken policy: ask `not kl <= limit`",
     )
 
 

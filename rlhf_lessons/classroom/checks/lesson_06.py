@@ -130,7 +130,7 @@ def _compare_best(answer, reference, rewards, beta, atol) -> None:
     )
 
 
-@best_policy.part("several prompts, all responses listed", points=2)
+@best_policy.part("several prompts, all responses listed")
 def _(answer, draw) -> None:
     for dtype in DTYPES:
         shape = (3, int(draw.integers(4, 8)))
@@ -235,7 +235,7 @@ def _canonical_mistakes(reference, rewards, beta) -> dict[str, Tensor]:
     }
 
 
-@canonical.part("log Z becomes 0")
+@canonical.part("log Z becomes 0", points=2)
 def _(answer, draw) -> None:
     for dtype in DTYPES:
         shape = (3, int(draw.integers(4, 7)))
@@ -591,7 +591,7 @@ def _compare_wins(answer, own: np.ndarray, other: np.ndarray) -> None:
     )
 
 
-@winning.part("rewards with ties")
+@winning.part("rewards with ties", points=2)
 def _(answer, draw) -> None:
     for _ in range(2):
         n = int(draw.integers(20, 60))

@@ -484,7 +484,7 @@ def _(answer, draw) -> None:
     )
 
 
-@auroc.part("ties", points=1)
+@auroc.part("ties", points=2)
 def _(answer, draw) -> None:
     outcomes = draw.permutation(np.arange(20) < draw.integers(6, 9))
     scores = (draw.integers(0, 5, size=20) + 2 * outcomes) / 8
@@ -580,7 +580,7 @@ def _(answer, draw) -> None:
         )
 
 
-@calibration_error.part("confidences of 0 and 1, and empty bins", points=1)
+@calibration_error.part("confidences of 0 and 1, and empty bins", points=2)
 def _(answer, draw) -> None:
     confidences = np.concatenate([np.zeros(6), np.ones(9), draw.random(15) * 0.2 + 0.41])
     correct = draw.random(30) < 0.6
@@ -750,7 +750,7 @@ def _(answer, draw) -> None:
     )
 
 
-@mean_with_interval.part("several responses a subject, alike", points=1)
+@mean_with_interval.part("several responses a subject, alike", points=2)
 def _(answer, draw) -> None:
     subjects = draw.normal(3, 1.5, size=(int(draw.integers(15, 30)), 1))
     counts = np.maximum(0, np.rint(subjects + draw.normal(0, 0.7, size=(len(subjects), 4))))

@@ -74,7 +74,7 @@ def _(answer, draw) -> None:
     _compare_state(answer, int(draw.integers(10**3, 10**9)), 0)
 
 
-@training_bytes.part("a frozen reference beside it", points=2)
+@training_bytes.part("a frozen reference beside it")
 def _(answer, draw) -> None:
     for _ in range(2):
         trained, frozen = (int(n) for n in draw.integers(10**3, 10**9, size=2))
@@ -150,7 +150,7 @@ dpo_operations = Exercise(
 )
 
 
-@dpo_operations.part("training and reference", points=2)
+@dpo_operations.part("training and reference", points=3)
 def _(answer, draw) -> None:
     for _ in range(3):
         n, t, pairs, steps, batch = (
@@ -416,7 +416,7 @@ def _compare_lost(answer, weights: Tensor, updates: Tensor) -> None:
     )
 
 
-@lost_share.part("updates around what bfloat16 can see", points=2)
+@lost_share.part("updates around what bfloat16 can see", points=3)
 def _(answer, draw) -> None:
     for _ in range(2):
         weights = torch.from_numpy(draw.standard_normal(60)).float()
@@ -505,7 +505,7 @@ def _(answer, draw) -> None:
     _compare_ratio(answer, policy, reference, tokens, torch.ones(rows, length, dtype=torch.bool))
 
 
-@log_ratio.part("garbage in the padding")
+@log_ratio.part("garbage in the padding", points=2)
 def _(answer, draw) -> None:
     policy, reference, tokens = _draw_logits(draw, 3, 20, 50)
     mask = torch.from_numpy(np.arange(20)[None, :] < draw.integers(5, 15, size=3)[:, None])
