@@ -1592,7 +1592,7 @@ for name, found in (("from blame to praise", spread_out), ("blindly", blind)):
     low, high = np.percentile(found, [2.5, 97.5])
     print(f"ten drawn {name:<20}: mean {np.mean(found):.3f}, 95 % from {low:.2f} to {high:.2f}")
 flattery = estimate_mean(np.array(spread_out) - np.array(blind))
-print(f"drawn from blame to praise: {flattery.value:+.3f} ± {1.96 * flattery.standard_error:.3f}")
+print(f"difference of the means: {flattery.value:+.3f} ± {1.96 * flattery.standard_error:.3f}")
 assert flattery.interval()[0] > 0
 
 # %% [markdown]
