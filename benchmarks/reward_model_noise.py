@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from benchmarks.reward_model_sizes import (
     HELD_OUT,
@@ -20,7 +19,7 @@ from benchmarks.reward_model_sizes import (
     expected_accuracy,
     sample_pairs,
 )
-from rlhf_lessons.formulas import bradley_terry_loss
+from rlhf_lessons.formulas import fit_linear_rewards
 from rlhf_lessons.models import load_policy
 from rlhf_lessons.worlds import (
     NoisyComparer,
@@ -66,22 +65,6 @@ def bag_of_words(text: str) -> np.ndarray:
     return np.array([words.count(word) for word in reviews.VOCABULARY], dtype=float)
 
 
-def fit(differences: Tensor) -> Tensor:
-    """Logistic regression of the choices, with a small penalty on the weights."""
-    weights = torch.zeros(differences.shape[1], dtype=torch.float64, requires_grad=True)
-    even = differences.new_zeros(len(differences))
-    optimizer = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
-
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        value = bradley_terry_loss(differences @ weights, even).mean() + RIDGE * (weights**2).sum()
-        value.backward()
-        return value
-
-    optimizer.step(loss)
-    return weights.detach()
-
-
 def main() -> None:
     torch.set_num_threads(1)
     policy = load_policy("reviews-sft")
@@ -102,7 +85,8 @@ def main() -> None:
             labels = label_pairs(rater, prompts[HELD_OUT:], *(s[HELD_OUT:] for s in sides), seed)
             labels, _ = drop_equal_pairs(labels)
             rows = np.array([features(chosen) - features(other) for _, chosen, other in labels])
-            gaps.append(gap((first - second) @ fit(torch.from_numpy(rows)).numpy()))
+            weights, _ = fit_linear_rewards(torch.from_numpy(rows), RIDGE)
+            gaps.append(gap((first - second) @ weights.numpy()))
         shown = ", ".join(f"{g:.2f}" for g in gaps)
         print(f"{name:12} {first.shape[1]:3} numbers: {np.mean(gaps):.2f} points below ({shown})")
     exact = [reviews.gold_sentiment(prompts[:HELD_OUT], side) for side in held_out]

@@ -20,9 +20,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import sys
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +35,8 @@ from rlhf_lessons.models import (
     load_policy,
 )
 from rlhf_lessons.training import RewardSettings, train_reward_model
+from rlhf_lessons.training.settings import changes
+from rlhf_lessons.training.versions import versions
 from rlhf_lessons.whole_files import replace_file
 from rlhf_lessons.worlds import (
     NoisyComparer,
@@ -105,14 +105,15 @@ def keep_results(
     The file is replaced as a whole after each run. One that was made by other settings or versions
     is refused, so that no file mixes the two.
     """
-    packages = ("numpy", "torch", "transformers")
-    versions = {name: version(name) for name in packages}
-    header = header | {"versions": {"python": sys.version.split()[0], **versions}}
+    header = header | {"versions": versions()}
     runs: list[dict] = []
     if output.exists():
         runs = (old := json.loads(output.read_text(encoding="utf-8"))).pop("runs")
-        differ = sorted(key for key in header | old if header.get(key) != old.get(key))
-        if differ:
+        # An older file names fewer libraries, and is asked about those.
+        header["versions"] = {
+            name: header["versions"].get(name) for name in old.get("versions", ())
+        }
+        if differ := changes(old, header):
             raise SystemExit(f"{output} was made with other {', '.join(differ)}: move it away")
     for case in cases:
         names = case.keys() & {"pairs", "seed", "passes"}
@@ -122,8 +123,10 @@ def keep_results(
             for run in runs
             if case.items() <= run.items() and run.get("reads") == case.get("reads")
         ]
-        if same and same[0]["settings"] != settings:
-            raise SystemExit(f"{output} was made with other settings: move it away")
+        if same and (differ := changes(same[0]["settings"], settings)):
+            raise SystemExit(
+                f"{output} was made with other settings: {', '.join(differ)}: move it away"
+            )
         if same:
             continue
         runs.append({**case, "settings": settings, **measure(**case)})

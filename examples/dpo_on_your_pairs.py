@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 
 import torch
+from tqdm import tqdm
 
 from rlhf_lessons.models import CHECKPOINT_FOLDER, LanguagePolicy
 from rlhf_lessons.training import DPOSettings, train_dpo
@@ -43,9 +44,10 @@ def main(words: list[str] | None = None) -> None:
     if given.lora:
         policy = policy.with_adapter(given.lora)
     settings = DPOSettings(steps=given.steps, beta=given.beta, learning_rate=given.learning_rate)
-    for step in train_dpo(policy, train, settings, validation=validation):
+    loop = train_dpo(policy, train, settings, validation=validation)
+    for step in (bar := tqdm(loop, "DPO", total=given.steps, disable=None)):
         if step.validation_loss is not None:
-            print(
+            bar.write(
                 f"step {step.step} of {step.total}: loss {step.loss:.3f}, held out "
                 f"{step.validation_loss:.3f} with {step.validation_accuracy:.0%} in the right order"
             )
@@ -56,6 +58,7 @@ def main(words: list[str] | None = None) -> None:
         print(f"{prompt!r} -> {response!r}")
     if given.save:
         policy.save_pretrained(given.save)  # any tool of Hugging Face loads it, or its adapters
+        print(f"saved to {given.save}")
 
 
 if __name__ == "__main__":

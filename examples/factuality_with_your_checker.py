@@ -13,6 +13,7 @@ import argparse
 from collections.abc import Sequence
 
 import torch
+from tqdm import tqdm
 
 from rlhf_lessons.evaluation import pairs_from_scores
 from rlhf_lessons.models import CHECKPOINT_FOLDER, LanguagePolicy
@@ -66,15 +67,17 @@ def main(words: list[str] | None = None) -> None:
     prompts = asked * given.samples
     responses, scores = answer(prompts)
     pairs = pairs_from_scores(prompts, responses, scores, per_prompt=given.samples // 2)
+    print(f"{len(responses)} answers sampled, {len(pairs)} pairs of a better and a worse one")
     settings = DPOSettings(steps=given.steps, learning_rate=given.learning_rate)
-    for step in train_dpo(policy, pairs, settings):
+    for step in (bar := tqdm(train_dpo(policy, pairs, settings), "DPO", given.steps, disable=None)):
         if step.step % 20 == 0 or step.step == step.total:
-            print(f"step {step.step} of {step.total}: loss {step.loss:.3f}, KL {step.kl:.2f} nats")
-
+            told = f"loss {step.loss:.3f}, KL {step.kl:.2f} nats"
+            bar.write(f"step {step.step} of {step.total}: {told}")
     _, scores = answer(held_out)
     print(f"after: {sum(scores) / len(scores):+.2f}, on prompts that were not trained on")
     if given.save:
         policy.save_pretrained(given.save)
+        print(f"saved to {given.save}")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from tqdm import tqdm
+
 from rlhf_lessons.evaluation import best_of_n
 from rlhf_lessons.models import CHECKPOINT_FOLDER, LanguagePolicy
 from rlhf_lessons.training import PPOSettings, train_ppo
@@ -58,10 +60,13 @@ def main(words: list[str] | None = None) -> None:
         learning_rate=given.learning_rate,
         beta=given.beta,
     )
-    for step in train_ppo(policy, prompts, judge, settings):
-        print(f"cycle {step.step} of {step.total}: score {step.reward:.3f}, KL {step.kl:.2f} nats")
+    loop = train_ppo(policy, prompts, judge, settings)
+    for step in (bar := tqdm(loop, "PPO", total=given.cycles, disable=None)):
+        told = f"score {step.reward:.3f}, KL {step.kl:.2f} nats"
+        bar.write(f"cycle {step.step} of {step.total}: {told}")
     if given.save:
         policy.save_pretrained(given.save)
+        print(f"saved to {given.save}")
 
 
 if __name__ == "__main__":

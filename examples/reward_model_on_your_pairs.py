@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 
+from tqdm import tqdm
+
 from rlhf_lessons.models import CHECKPOINT_FOLDER, LanguagePolicy, RewardModel
 from rlhf_lessons.training import RewardSettings, train_reward_model
 from rlhf_lessons.worlds import load_preferences
@@ -38,9 +40,10 @@ def main(words: list[str] | None = None) -> None:
 
     reward_model = RewardModel.from_policy(policy)
     settings = RewardSettings(steps=given.steps, learning_rate=given.learning_rate)
-    for step in train_reward_model(reward_model, train, settings, validation=validation):
+    loop = train_reward_model(reward_model, train, settings, validation=validation)
+    for step in (bar := tqdm(loop, "reward model", total=given.steps, disable=None)):
         if step.validation_loss is not None:
-            print(
+            bar.write(
                 f"step {step.step} of {step.total}: loss {step.loss:.3f}, held out "
                 f"{step.validation_loss:.3f} with {step.validation_accuracy:.0%} in the right order"
             )
@@ -50,6 +53,7 @@ def main(words: list[str] | None = None) -> None:
         print(f"{score:+.2f} {response!r}")
     if given.save:
         reward_model.save_pretrained(given.save)  # RewardModel.from_pretrained loads it
+        print(f"saved to {given.save}")
 
 
 if __name__ == "__main__":

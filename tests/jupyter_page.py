@@ -87,7 +87,7 @@ class Lab:
         self._wait()
 
     def _wait(self):
-        end = time.monotonic() + 90
+        end = time.monotonic() + 600  # on a busy machine; one that died is noticed at once
         while time.monotonic() < end:
             if self.process.poll() is not None:
                 break
@@ -101,11 +101,15 @@ class Lab:
         raise RuntimeError(f"JupyterLab did not start:\n{log[-3000:]}")
 
     def theme(self, name):
-        folder = self.home / "settings" / "@jupyterlab" / "apputils-extension"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "themes.jupyterlab-settings").write_text(json.dumps({"theme": name}))
-        quiet = {"fetchNews": "false", "checkForUpdates": False}
-        (folder / "notification.jupyterlab-settings").write_text(json.dumps(quiet))
+        settings = {
+            "apputils-extension/themes": {"theme": name},
+            "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+            "notebook-extension/tracker": {"windowingMode": "none"},  # every cell is in the page
+        }
+        for plugin, chosen in settings.items():
+            path = self.home / "settings" / "@jupyterlab" / f"{plugin}.jupyterlab-settings"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(chosen))
 
     def stop(self):
         self.process.terminate()
@@ -137,8 +141,25 @@ class Notebook:
             index,
         )
 
-    def command(self, name):
-        self.page.evaluate(f"() => {{ window.jupyterapp.commands.execute('{name}') }}")
+    def run_to_the_end(self):
+        """Run all cells, however long it takes; say it when one fails."""
+        self.page.evaluate(
+            "() => window.jupyterapp.commands.execute('notebook:run-all-cells').then(() => null)"
+        )
+        failed = self.page.evaluate(
+            """() => window.jupyterapp.shell.currentWidget.content.widgets
+                .flatMap(cell => cell.model.outputs ? cell.model.outputs.toJSON() : [])
+                .filter(output => output.output_type === 'error')
+                .map(output => output.ename + ': ' + output.evalue)"""
+        )
+        if failed:
+            raise RuntimeError(f"a cell failed: {failed}")
+
+    def command(self, name, **options):
+        self.page.evaluate(
+            "([name, options]) => { window.jupyterapp.commands.execute(name, options) }",
+            [name, options],
+        )
 
     def cell(self, index):
         return self.page.locator(".jp-Notebook .jp-Cell").nth(index)

@@ -58,7 +58,8 @@ def policy(request, tmp_path_factory) -> str:
 def test_a_reward_model_on_your_pairs(pairs, policy, tmp_path, capsys):
     words = [pairs, "--policy", policy, "--steps", "12", "--learning-rate", "3e-3"]
     example("reward_model_on_your_pairs").main([*words, "--save", str(tmp_path / "reward")])
-    assert "step 12 of 12: loss " in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "step 12 of 12: loss " in out and out.endswith(f"saved to {tmp_path / 'reward'}\n")
     reward_model = RewardModel.from_pretrained(tmp_path / "reward")
     prompts, chosen, rejected = zip(*PAIRS, strict=True)
     right = reward_model(prompts, chosen) > reward_model(prompts, rejected)
@@ -75,6 +76,7 @@ def test_dpo_on_your_pairs(pairs, policy, adapter, tmp_path, capsys):
     assert (tmp_path / "policy" / "adapter_config.json").is_file() == adapter
     out = capsys.readouterr().out
     assert "step 6 of 6: loss " in out and out.count(" -> ") == 3
+    assert out.endswith(f"saved to {tmp_path / 'policy'}\n")
     prompts, chosen, rejected = map(list, zip(*PAIRS[1:], strict=True))
     margins = [
         (model.log_probs(prompts, chosen)[0].sum() - model.log_probs(prompts, rejected)[0].sum())
@@ -118,6 +120,7 @@ def test_ppo_with_your_judge(policy, adapter, tmp_path, capsys):
     assert (tmp_path / "policy" / "adapter_config.json").is_file() == adapter
     out = capsys.readouterr().out
     assert "best of 4 " in out and "cycle 2 of 2: score " in out
+    assert out.endswith(f"saved to {tmp_path / 'policy'}\n")
     before, after = map(LanguagePolicy.from_pretrained, (policy, tmp_path / "policy"))
     moved = (before.next_token_logits(["the film"]) - after.next_token_logits(["the film"])).abs()
     assert 0 < moved.max() < 10
@@ -150,6 +153,7 @@ def test_factuality_with_your_checker(tmp_path, capsys):
     script.main(words)
     out = capsys.readouterr().out
     assert out.startswith("before: ") and "step 3 of 3" in out and "\nafter: " in out
+    assert "\n32 answers sampled, " in out and out.endswith(f"saved to {tmp_path / 'policy'}\n")
     assert (tmp_path / "policy" / "model.safetensors").is_file()
 
 
@@ -182,5 +186,6 @@ def test_it_is_short_uses_public_names_and_is_linked(script):
                 public = node.module == "rlhf_lessons" or alias.name in room.__all__
                 assert public, f"{alias.name} is no public name of {node.module}"
     assert len(source.splitlines()) <= 85
+    assert ("train_" in source) == ("tqdm(" in source), "a loop shows how far it is"
     assert f"python examples/{script.name}" in ast.get_docstring(tree)
     assert f"(examples/{script.name})" in (ROOT / "README.md").read_text(encoding="utf-8")

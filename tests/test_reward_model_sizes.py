@@ -60,9 +60,13 @@ def test_another_reading_is_another_case(keep_results, tmp_path):
 @pytest.mark.parametrize(
     ("header", "change", "message"),
     [
-        ({"ceiling": 0.8}, {}, "other ceiling: move it away"),
-        ({"more": 1}, {}, "other more: move it away"),
-        ({}, {"learning_rate": 1.0}, "other settings: move it away"),
+        ({"ceiling": 0.8}, {}, r"other ceiling \(0.7, now 0.8\): move it away"),
+        ({"more": 1}, {}, r"other more \(none, now 1\): move it away"),
+        (
+            {},
+            {"learning_rate": 1.0},
+            r"other settings: learning_rate \(1.0, now 0.002\): move it away",
+        ),
     ],
 )
 def test_results_of_other_settings_are_refused(keep_results, tmp_path, header, change, message):

@@ -254,7 +254,8 @@ for word, surprise in zip(text.split(), surprises.tolist(), strict=True):
 #
 # The sum runs over the tokens of the response, the end token included. Everything from here to DPO
 # in lesson 6 is built on this number. The common bug is a **mean** in place of the sum: it makes a
-# long response as likely as a short one.
+# long response as likely as a short one. Where nothing counts anything may stand, even NaN (not a
+# number).
 #
 # <details><summary>Hint 1</summary>
 #

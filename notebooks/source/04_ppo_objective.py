@@ -37,10 +37,11 @@ from rlhf_lessons.classroom.pictures.ppo import (
     draw_estimates,
     draw_hacking,
     draw_optimum,
+    draw_real_runs,
     draw_run,
     draw_sweep,
 )
-from rlhf_lessons.evaluation import estimate_mean, load_ppo_sweep
+from rlhf_lessons.evaluation import estimate_mean, load_ppo_sweep, load_real_frontier
 from rlhf_lessons.models import ResponseTree, ValueHead, table_policy
 from rlhf_lessons.models import load_policy, load_reward_model
 from rlhf_lessons.training import PPOSettings, train_ppo
@@ -452,7 +453,7 @@ def whiten(x: Tensor, mask: Tensor) -> Tensor:
     """Shift and scale the counted numbers to mean 0 and variance 1.
 
     Args:
-        x: (B, T) numbers; anything may stand where nothing counts.
+        x: (B, T) numbers; anything, even NaN, may stand where nothing counts.
         mask: (B, T) boolean, True = counts; at least two.
 
     Returns:
@@ -613,8 +614,8 @@ check("4.6", entropy)
 #
 # $$L = \text{mean}_t\, L^\pi_t + c_1\, \text{mean}_t\, L^V_t - c_2\, \text{mean}_t\, H_t$$
 #
-# The means run over the counted tokens of the whole batch. A mean of each response's mean would be
-# something else: it gives the tokens of short responses more weight.
+# The means run over the counted tokens of the whole batch, whatever the padding holds. A mean of each
+# response's mean would be something else: it gives the tokens of short responses more weight.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -643,7 +644,7 @@ def ppo_total_loss(
         policy_losses: (B, T) losses of the policy.
         value_losses: (B, T) losses of the values.
         entropies: (B, T) entropies.
-        mask: (B, T) boolean, True = a token of the response; anything may stand elsewhere.
+        mask: (B, T) boolean, True = a token of the response; elsewhere anything may stand, even NaN.
         value_coefficient: c1.
         entropy_coefficient: c2.
 
@@ -730,7 +731,7 @@ def kl_shaped_rewards(scores: Tensor, kl: Tensor, mask: Tensor, beta: float) -> 
 
     Args:
         scores: (B,) the judge's scores.
-        kl: (B, T) KL estimate of each token; anything may stand where nothing counts.
+        kl: (B, T) KL estimate of each token; anything, even NaN, may stand where nothing counts.
         mask: (B, T) boolean, True = a token of the response, at least one in each row.
         beta: KL strength β.
 
@@ -1174,7 +1175,66 @@ explore(
 )
 
 # %% [markdown]
-# ## 12 · Four models at once
+# ## 12 · Before and after, on a real model
+#
+# Does the same happen to a model that was not made for a lesson? SmolLM2, 135 million weights,
+# pretrained on the web and fine-tuned on snippets of real film reviews, continues the first 2 to 8
+# tokens of snippets that it never saw. Its reward is a **judge of people**, fitted to people's mean
+# ratings from −4 to 4 (lesson 3). **VADER**, a list of words with rules, scores the same texts and is
+# not rewarded: where the judge rises and VADER falls, the judge is being fooled.
+#
+# The loop is `train_ppo`, with the package's copies of your formulas; what it trains are low-rank
+# adapters. A run takes minutes on two cores, so some come with the course, with the command that made
+# each. For your own, once `python -m rlhf_lessons real get`, then that command.
+#
+# *Predict, then run:* which β goes farthest? Will VADER rise with the judge?
+
+# %%
+real = [run for run in load_real_frontier() if run.settings.method == "ppo"]
+print(real[0].command, "\n")
+print(f"{'':<24} {'judge':>13} {'KL':>7} {'VADER':>7} {'untouched':>10} {'distinct':>9}")
+for run in real:
+    name = f"β = {run.settings.beta:g}, seed {run.settings.seed}"
+    for when, point in (("before", run.points[0]), ("after", run.points[-1])):
+        print(
+            f"{name:<16} {when:<7} {point['reward']:>+6.2f} ± {1.96 * point['reward_error']:.2f} "
+            f"{point['kl']:>7.2f} {point['vader']:>+7.2f} {point['untouched_loss']:>10.2f} "
+            f"{point['distinct']:>9.0%}"
+        )
+
+# %% [markdown]
+# ± is a 95 % interval. *Untouched* is the loss of the responses under SmolLM2 as it was published, in
+# nats per token: it rises when texts stop being language. *Distinct* is the share of different
+# responses.
+
+# %% figure="04_real_model"
+draw_real_runs(real)
+plt.show()
+print("after minus before:")
+for run in real:
+    before, after = run.points[0], run.points[-1]
+    gain = after["reward"] - before["reward"]
+    error = 1.96 * np.hypot(after["reward_error"], before["reward_error"])
+    print(
+        f"β = {run.settings.beta:<4g} seed {run.settings.seed}: judge {gain:+.2f} ± {error:.2f}, "
+        f"VADER {after['vader'] - before['vader']:+.2f}, KL {after['kl']:.2f} nats, "
+        f"untouched {after['untouched_loss'] - before['untouched_loss']:+.2f}"
+    )
+
+# %% [markdown]
+# Where the interval of the judge's gain lies above 0, it is more than the luck of the draw. Whether it
+# is *praise* that has grown, and not a trick, VADER's change says beside it, and your own reading:
+
+# %%
+run = real[len(real) // 2]
+print(f"β = {run.settings.beta:g}, seed {run.settings.seed}: what the judge says, and the text")
+for (opening, old, said_of_old), (_, new, said_of_new) in zip(
+    run.texts_before[:3], run.texts[:3], strict=True
+):
+    print(f"\n{opening}\n  before {said_of_old:+.2f} {old}\n  after  {said_of_new:+.2f} {new}")
+
+# %% [markdown]
+# ## 13 · Four models at once
 #
 # PPO holds up to four models: the **policy**, which is trained; the **reference**, a frozen copy;
 # the **reward model**; and the **value function**. What is trained with Adam needs, for each weight,
@@ -1229,7 +1289,8 @@ print(
 # | PPO on a learned reward raises the gold reward | 9 | a reward that the policy never saw |
 # | without the KL the reward model is hacked | 10 | gold, proxy, KL, samples |
 # | a smaller β buys score for KL | 11 | eight trained runs |
-# | a shared body saves two fifths of the memory | 12 | counted weights |
+# | what PPO does to a real model, by a judge of people and by VADER | 12 | stored runs |
+# | a shared body saves two fifths of the memory | 13 | counted weights |
 #
 # **In the package.** `rlhf_lessons.formulas`: `ratio`, `gae`, `clipped_value_loss`, `whiten`,
 # `ppo_policy_loss`, `entropy`, `ppo_total_loss`, `kl_shaped_rewards`, `kl_k1`, `kl_k2`, `kl_k3`,

@@ -919,6 +919,7 @@ def clipped_value(policies, writer, advantages, epsilon):
     return (writer * torch.minimum(rho * advantages, clipped * advantages)).sum(-1)
 
 
+# %%
 def show_simplex(figure, writer, limit, epsilon, epochs):
     old_policy, delta = WRITERS[writer], epsilon**2 / 2
     epsilon_used = epsilon if limit == "clip" else 1e9

@@ -1313,6 +1313,7 @@ def by_dpo(policy, reference):
     return last_step
 
 
+# %% kind="train"
 only_dpo, tuned = load_policy("reviews-sft"), load_policy("reviews-sft")
 last = by_dpo(only_dpo, reference)
 for _ in train_sft(
@@ -1396,11 +1397,34 @@ assert all(point.rejected_log_ratio < point.chosen_log_ratio for _, point in fal
 assert all(point.chosen_log_ratio < 0 for _, point in fallen)
 
 # %% [markdown]
-# Why, when one arrow of the gradient *raises* them? First where every sum can be taken: 200 pairs a prompt in
-# the enumerated world. A response can be chosen in one pair and rejected in another, so the 121 fall into four
-# groups.
+# Why, when one arrow of the gradient *raises* them? The pairs were sampled from the *reference*. So over all
+# their responses, chosen and rejected together, the mean of log π/π_ref estimates −KL(π_ref ‖ π), which is below
+# 0 as soon as the policy has moved. The chosen lie above that mean and the rejected below it, by half the margin h:
 #
-# *Predict, then run:* which group gains the probability that the others lose?
+# $$\overline{\log \frac{\pi}{\pi_\text{ref}}}_{\,\text{chosen}} = \frac{h}{2} - \mathrm{KL}(\pi_\text{ref} \,\|\, \pi)$$
+#
+# *Predict, then run:* from population pairs DPO learns π* itself. Do the chosen end above 0 or below?
+
+# %%
+won, lost = population.sum(2), population.sum(1)  # (2, 121) how often each response wins, and loses
+print(f"{'step':<6}{'chosen':>8}{'rejected':>10}{'mean of both':>14}{'−KL(π_ref ‖ π)':>17}")
+for step, log_pi in enumerate(train_table(population, 100)):
+    chosen, rejected = ((side * (log_pi - ref)).sum(1).mean() for side in (won, lost))
+    kl_from_reference = (ref.exp() * (ref - log_pi)).sum(1).mean()
+    assert abs(float((chosen + rejected) / 2 + kl_from_reference)) < 1e-9
+    if step in (0, 5, 20, 100):
+        print(f"{step:<6}{chosen:>+8.3f}{rejected:>+10.3f}{(chosen + rejected) / 2:>+14.3f}"
+              f"{-kl_from_reference:>+17.3f}")  # fmt: skip
+assert float(chosen) < -0.1
+
+# %% [markdown]
+# Below: at the very best policy there is. A falling log-probability of the chosen is not by itself a fault of
+# DPO. To leave the reference costs its own texts, on average, more than being chosen gives back.
+#
+# Where does the probability go? Take 200 pairs a prompt. A response can be chosen in one and rejected in
+# another, so the 121 fall into four groups.
+#
+# *Predict, then run:* which group gains what the others lose?
 
 # %%
 wins = sampled_wins(200, seed=1)
@@ -1440,50 +1464,60 @@ assert mass[0] > followed[0][1][0] + 0.5 and mass[3] < followed[0][1][3] / 2
 # good response beats a bad one and loses to a better one. A logarithm, besides, isn't fair: a probability of
 # 0.1 can rise by 2.3 nats at most, and fall without end.
 #
-# Among the reviews no text occurs twice, yet the model shares its weights among all of them. A step of
-# gradient descent changes the mean log-probability of the chosen, $\overline{\log \pi}_w$, at the rate
+# Among the reviews hardly a text occurs twice, but the model shares its weights among all of them. A step of
+# gradient descent changes the mean log-probability of the chosen at the rate
 #
-# $$\underbrace{\nabla \overline{\log \pi}_w \cdot \overline{w\, \nabla \log \pi_w}}_{\text{own push}}
-# \;-\; \underbrace{\nabla \overline{\log \pi}_w \cdot \overline{w\, \nabla \log \pi_l}}_{\text{through the
+# $$\underbrace{\nabla \overline{\log \pi}_w \cdot \overline{\omega\, \nabla \log \pi_w}}_{\text{own push}}
+# \;-\; \underbrace{\nabla \overline{\log \pi}_w \cdot \overline{\omega\, \nabla \log \pi_l}}_{\text{through the
 # rejected}}$$
 #
-# times β and the step size, with your weight w. The cell takes both from 256 pairs, at the reference and at
-# your trained policy.
+# times β and the step size, where ω is your weight. The cell takes both from 256 pairs, at the reference and at
+# your trained policy, and the KL from other samples of the reference.
 
 # %% kind="train"
 watched = pairs[:256]
+watched_prompts = [pair.prompt for pair in watched]
 
 
-def side_log_probs(model, side: str) -> Tensor:
-    """log π of the chosen or of the rejected responses of the watched pairs, (256,)."""
-    texts = [getattr(pair, side) for pair in watched]
-    log_probs, mask = model.log_probs([pair.prompt for pair in watched], texts)
+def response_log_probs(model, texts) -> Tensor:
+    """Give log π of one response to each of the watched prompts, (256,)."""
+    log_probs, mask = model.log_probs(watched_prompts, texts)
     return log_probs.masked_fill(~mask, 0.0).sum(-1)
 
 
 def gradient_of(model, number: Tensor) -> Tensor:
-    """The gradient of a number in all weights, as one long row."""
+    """Give the gradient of a number in all weights, as one long row."""
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     slopes = torch.autograd.grad(number, weights, retain_graph=True, materialize_grads=True)
     return torch.cat([slope.flatten() for slope in slopes])
 
 
+sides = [[getattr(pair, side) for pair in watched] for side in ("chosen", "rejected")]
+others = sample_all(reference, watched_prompts)
 with torch.no_grad():
-    at_reference = [side_log_probs(reference, side) for side in ("chosen", "rejected")]
+    *at_reference, elsewhere = (response_log_probs(reference, t) for t in (*sides, others))
+    kl_from_reference = float((elsewhere - response_log_probs(policy, others)).mean())
 pushes = {}
 for name, model in (("reference", load_policy("reviews-sft")), ("your run", policy)):
-    chosen, rejected = (side_log_probs(model, side) for side in ("chosen", "rejected"))
+    chosen, rejected = (response_log_probs(model, texts) for texts in sides)
     weight = dpo_gradient_weight(chosen.detach(), rejected.detach(), *at_reference, LIVE_BETA)
     mean = gradient_of(model, chosen.mean())
-    own, through = (
+    pushes[name] = own, through = [
         float(mean @ gradient_of(model, (weight * side).mean())) for side in (chosen, rejected)
-    )
-    pushes[name] = own, through
-    print(f"{name:<10} chosen {float((chosen - at_reference[0]).mean()):+.2f} nats; own push "
-          f"{own:+.2f}, through the rejected {-through:+.2f}, together {own - through:+.2f}")  # fmt: skip
+    ]
+    moved = [float((new - old).detach().mean())
+             for new, old in zip((chosen, rejected), at_reference, strict=True)]  # fmt: skip
+    print(f"{name:<10} chosen {moved[0]:+.2f} nats, rejected {moved[1]:+.2f}, mean "
+          f"{sum(moved) / 2:+.2f}; own push {own:+.1f}, through the rejected {-through:+.1f}")  # fmt: skip
+print(f"−KL(π_ref ‖ π) of your run, from other samples: {-kl_from_reference:+.2f}")
+assert pushes["reference"][1] < 0.5 * pushes["reference"][0]
+assert pushes["your run"][1] > 0.5 * pushes["your run"][0]
 
 # %% [markdown]
-# TO BE WRITTEN
+# At the reference nothing stands in the way. Gradients of its own samples average to 0, so the rejected pull
+# where the chosen push, and lowering them even helps. Once the policy has moved, all the texts of the pairs are
+# strange to it in the same way, both gradients point back to them, and most of what the own push gives comes off
+# again through the rejected.
 #
 # **Degeneration.** Unlikelihood training has DPO's two arrows and no weight: it pushes on pairs long
 # learned, and nothing holds it. Its texts, from the stored run:
@@ -1749,7 +1783,9 @@ verdicts = []
 for method, by_seed in paths.items():
     for seed, path in by_seed.items():
         by_chance = SURE * spread * math.sqrt(2 / openings[method, seed])
-        for (near, one), (far, two) in ((path[0], path[-1]), (path[-2], path[-1])):
+        far, two = path[-1]
+        for place in sorted({0, len(path) - 2}):
+            near, one = path[place]
             judge, vader = (two[measure] - one[measure] for measure in ("reward", "vader"))
             unsure = SURE * math.hypot(one["reward_error"], two["reward_error"])
             if judge < unsure:
@@ -1791,7 +1827,7 @@ for (prompt, old, before_it), (_, new, after_it) in zip(run.texts_before, run.te
 # | your run falls on the stored frontier | 9 | a new seed |
 # | log KL against log β | 10 | slope, R², interval |
 # | shared first words are invisible to DPO | 11 | probability of the word |
-# | chosen log-probs fall, and whose probability grows | 11 | stored runs, exact sums |
+# | chosen log-probs fall even on the way to π*, and whose probability grows | 11 | stored runs, exact sums |
 # | when labels never err, IPO comes to rest and DPO does not | 12 | exact KL, 1,600 steps |
 # | the frontier of a real model, and a judge that is not fooled yet | 13 | stored runs, VADER |
 #

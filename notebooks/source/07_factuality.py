@@ -1150,12 +1150,41 @@ if came_to_its_end(run):
 # %% [markdown]
 # ### Two losses, and where they come from
 #
-# Why do drugs gain so little, and why can fewer sentences be read? Two suspicions: the confidence separates
-# worse on drugs, and training wore the language down. Look first at what there was to gain, and at what the
-# pairs say. What there was to gain is what the threshold of section 5 would gain at p = λ/(1 + λ), in the
-# judge's own measure, right − λ · wrong per answer.
+# **Why do drugs gain so little?** A first suspicion, that the confidence separates worse there, was answered in section
+# 5: it does not. So see what there was to gain, in the judge's own measure right − λ · wrong per answer: as much as the
+# threshold p = λ/(1 + λ) gains, with its twenty questions per claim. And take the three seeds one by one.
 #
-# *Predict, then run:* how many of the pairs are about drugs? How many speak against an unreadable sentence?
+# *Predict, then run:* SFT is the same model in each seed, and was asked about the same thirty drugs. How far apart are
+# its three numbers of wrong facts?
+
+
+# %%
+def score(row, world):
+    """(subjects, seeds): right − λ · wrong per answer."""
+    return table(row, "right", world) - PRICE * table(row, "wrong", world)
+
+
+to_gain, gained = {}, {}
+for world in books:
+    worth = np.where(true[world], 1.0, -PRICE)  # of each claim that SFT made in section 5
+    to_gain[world] = -worth[sure[world] < PRICE / (1 + PRICE)].sum() / len(texts[world][0])
+    gain = score("reference", world) - score("SFT", world)
+    gained[world] = mean_with_interval(gain)
+    mean, low, high = gained[world]
+    print(f"{world}: to gain {to_gain[world]:.2f}, gained {mean:+.2f} [{low:+.2f}, {high:+.2f}]")
+    print("   gained, seed by seed      " + "  ".join(f"{x:+.2f}" for x in gain.mean(0)))
+    wrong = table("SFT", "wrong", world).mean(0)
+    print("   wrong facts of SFT alone   " + "   ".join(f"{x:.2f}" for x in wrong))
+assert to_gain["drugs"] < to_gain["people"] and gained["drugs"][1] > 0
+
+# %% [markdown]
+# On drugs SFT makes fewer errors, so there is less to gain. And thirty drugs tell little: three samplings of one and
+# the same SFT differ by half as much again, and each seed's gain follows that luck. "Drugs gain little" is the mean of
+# a large gain, a middling one and none. A table with one seed would have said either. Report the interval, and ask
+# about more subjects before you explain a difference.
+#
+# **Why do unreadable sentences double?** *Predict, then run:* the judge takes a point off for each. How many of the
+# pairs above set a readable sentence against an unreadable one?
 
 
 # %%
@@ -1163,31 +1192,20 @@ def unreadable_in(world, prompt, response):
     return books[world].read(response, about=books[world].subject_of(prompt)).unreadable
 
 
-to_gain, against = {}, 0
-for world, some in pairs_of.items():
-    worth = np.where(true[world], 1.0, -PRICE)  # of each claim that SFT made in section 5
-    left_out = sure[world] < PRICE / (1 + PRICE)
-    to_gain[world] = -worth[left_out].sum() / len(texts[world][0])
-    against += sum(
-        bool(unreadable_in(world, prompt, chosen) or unreadable_in(world, prompt, rejected))
-        for prompt, chosen, rejected in some
-    )
-    print(
-        f"{world}: AUROC {areas[world]:.2f}, to gain {to_gain[world]:.2f}; "
-        f"{len(books[world].parts['tuning'])} subjects, {len(some) / len(pairs):.0%} of the pairs"
-    )
-print(f"pairs with an unreadable sentence on either side: {against}")
-assert areas["drugs"] > 0.9 and against == 0
-assert to_gain["drugs"] < to_gain["people"] and len(pairs_of["drugs"]) < 0.25 * len(pairs)
+against = sum(
+    bool(unreadable_in(world, prompt, chosen) or unreadable_in(world, prompt, rejected))
+    for world, some in pairs_of.items()
+    for prompt, chosen, rejected in some
+)
+print(f"pairs with an unreadable sentence on either side: {against} of {len(pairs)}")
+assert against == 0
 
 # %% [markdown]
-# The confidence separates drugs as well as people. But SFT makes fewer errors on drugs to begin with, so there is less
-# to gain, and four of five pairs teach about people. And *no* pair says that an unreadable sentence is bad:
-# `exchange_sentences` takes answers apart into sentences that it can read, and leaves the other answers out. The
-# judge's penalty never counted, and nothing holds back what nothing pays for.
+# None. `exchange_sentences` takes answers apart into sentences that it can read, and leaves the other answers out, so
+# the penalty never counted. What no pair speaks against, DPO is free to raise.
 #
-# If that is it, other pairs must help, with the same loss and as many steps: as many about drugs as about people (more
-# draws of the same 45), and beside each sampled answer with an unreadable sentence the same answer without it.
+# If that is the reason, pairs that do speak against it must help, with the same loss and as many steps. Beside each
+# sampled answer with an unreadable sentence we set the same answer without it:
 
 # %% kind="train"
 cleaned = {}
@@ -1198,51 +1216,33 @@ for world, (asked, said) in sampled.items():
         rest = " ".join(word for place, word in enumerate(words) if place not in gone)
         if gone and 0 not in gone:  # the first sentence goes on from the name
             cleaned[prompt, rest, response] = None
-more = len(pairs_of["people"]) // len(books["drugs"].parts["tuning"])
-balanced = shuffled([*pairs_of["people"], *pairs_about("drugs", 10, more), *cleaned])
-print(f"{len(balanced)} pairs, {len(cleaned)} of them against unreadable sentences")
+print(f"{len(cleaned)} pairs against unreadable sentences, beside the {len(pairs)} others")
 mended = load_policy("facts-sft")
 second = watch(
-    tuning(mended, balanced),
+    tuning(mended, shuffled([*pairs, *cleaned])),
     curves=("loss", ("chosen_reward", "rejected_reward")),
-    title="DPO on balanced pairs",
+    title="DPO on these pairs, too",
 )
 
 # %% kind="train"
-count_held_out("balanced", mended)
-
-
-def worth(name, world):
-    """(subjects, 4): the judge's score of each answer, unreadable sentences left out."""
-    return counted[name, world, "right"] - PRICE * counted[name, world, "wrong"]
-
-
-print(f"{'':<20}" + "".join(f"{m:>11}" for m in MEASURES[:4]) + "   gained, of what there was")
+count_held_out("these, too", mended)
+print(f"{'':<20}" + "".join(f"{measure:>12}" for measure in MEASURES))
 for world in books:
-    for name in ("SFT", "tuned here", "balanced"):
-        cells = "".join(f"{counted[name, world, m].mean():>11.2f}" for m in MEASURES[:4])
-        if name != "SFT":
-            mean, low, high = mean_with_interval(worth(name, world) - worth("SFT", world))
-            cells += f"   {mean:+.2f} [{low:+.2f}, {high:+.2f}]{mean / to_gain[world]:>6.0%}"
-        print(f"{f'{world}, {name}':<20}{cells}")
+    for name in ("SFT", "tuned here", "these, too"):
+        means = [counted[name, world, measure].mean() for measure in MEASURES]
+        print(f"{f'{world}, {name}':<20}" + "".join(f"{mean:>12.2f}" for mean in means))
 for world in books:
-    less = counted["balanced", world, "unreadable"] - counted["tuned here", world, "unreadable"]
-    less = mean_with_interval(less)
-    print(
-        f"unreadable, balanced − tuned here, {world}: {less[0]:+.2f} [{less[1]:+.2f}, {less[2]:+.2f}]"
-    )
+    less = counted["these, too", world, "unreadable"] - counted["tuned here", world, "unreadable"]
+    mean, low, high = mean_with_interval(less)
+    print(f"{world}, unreadable: {mean:+.2f} [{low:+.2f}, {high:+.2f}] against tuned here")
     if world == "people" and came_to_its_end(run) and came_to_its_end(second):
-        assert less[2] < 0
+        assert high < 0
 
 # %% [markdown]
-# Pairs against unreadable sentences take back about half of what tuning had added, at the same number of updates. And
-# with as many pairs about drugs as about people, drugs gain more of what there was to gain. Not all of it: the pairs still
-# come from 45 drugs, and more draws of the same ones say little that is new.
-#
-# So read your pairs before you blame the model: DPO learns from what they show, in proportion to how often, and is free
-# wherever they are silent. (The committed runs have the pairs of section 6, whose settings were chosen on the validation
-# subjects; these two changes came later, and were tried on the held-out subjects of this table. So this table shows where
-# the losses come from, and is no fair measure of how good the new pairs are.)
+# On people a good part of the increase is gone; wrong facts stay far below SFT. (The interval on thirty drugs is wide
+# again.) So read your pairs before you blame the model: DPO learns from what they show, and is free where they are
+# silent. The committed runs keep the pairs of section 6, whose settings were chosen on the validation subjects. This
+# addition was tried on the held-out ones: it shows where the loss comes from, and is no fair measure of a better recipe.
 
 # %% [markdown]
 # ### The price of an error, and β

@@ -1236,8 +1236,12 @@ else:
 
 # %% kind="train" figure="08_real_point"
 frontier = [item for item in load_real_frontier() if item.settings.method == "dpo"]
-stored = {item.name: item.points[-1] for item in frontier if item.settings.seed == real.seed}
-own = None if here is None else (here.name, here.points[-1])
+stored = {
+    f"β = {item.settings.beta:g}": item.points[-1]
+    for item in frontier
+    if item.settings.seed == real.seed
+}
+own = None if here is None else (f"β = {real.beta:g}", here.points[-1])
 draw_real_point(stored, own)
 plt.show()
 before = frontier[0].points[0]

@@ -915,16 +915,19 @@ for name in ESTIMATORS:
 gone = {name: [ENDS[name, size, 0.2][0] for size in GROUP_SIZES] for name in ESTIMATORS}
 assert max(gone["leave-one-out"]) < 1.25 * min(gone["leave-one-out"])
 assert gone["in deviations"][-1] > 1.8 * gone["in deviations"][0]
-for beta in BETAS[1:]:
-    for size in GROUP_SIZES:  # a policy with less KL than π* for this β can't have its reward
-        kl, share = ENDS["leave-one-out", size, beta]
-        assert kl < optima[beta][0] and share < optima[beta][1]
+for kl, share in ENDS.values():  # no policy has a higher J than π*, whatever the β
+    for beta, best_kl, best_share in zip(FRONTIER, *best, strict=True):
+        assert share - beta * kl < best_share - beta * best_kl + 1e-9
+for size in GROUP_SIZES:
+    assert abs(ENDS["leave-one-out", size, 0.5][1] - optima[0.5][1]) < 0.05
+    assert ENDS["leave-one-out", size, 0.05][0] > optima[0.05][0] + 0.1
 
 # %% [markdown]
 # With leave-one-out, β says how far the policy goes and G next to nothing: sixteen samples are sixteen
-# samples, and the noise on the right falls by little beyond G = 4. All runs are on their way to the
-# star, from below. In deviations the same β = 0.2 ends at half the KL in groups of two, and at half
-# as much again in groups of sixteen: the KL is counted in nats, but the advantage in a unit that
+# samples, and the noise on the right falls by little beyond G = 4. At β = 0.5 the runs end beside the
+# star. At 0.05 they have passed it: more KL than π* needs for more reward, since chance decides which of
+# many right responses were drawn, and got likelier. In deviations β = 0.2 ends at twice the KL in
+# groups of sixteen than in groups of two: the KL is counted in nats, but the advantage in a unit that
 # changes with G and p. Whoever changes G has changed β.
 #
 # ## 7 · PPO beside its relatives
@@ -1249,8 +1252,8 @@ check("9.8", keep_what_passes)
 
 # %% [markdown]
 # Your function decides more than it seems. The bare answer is *one* text, so that "each text once" keeps
-# it once a task; a sum worked out step by step can be written in several right ways, rightly added or
-# not. *Predict, then run:* which habit will grow?
+# it once a task; with steps before it there are many texts that end in the right number. *Predict, then
+# run:* which habit will grow?
 
 # %% kind="train"
 keep_what_passes = yours("9.8", keep_what_passes)
@@ -1267,23 +1270,23 @@ for turn in range(2):
         pass
 
 # %%
-FIVE = sample_sums(100, 1, terms=5, held_out=True)
 first_tries, in_steps = {}, {}
 for name, trained in {"before": load_policy("sums-sft"), "after two rounds": student}.items():
-    for said, tasks in (("four numbers", HELD_OUT), ("five numbers", FIVE)):
-        _, answers, right = ask(trained, tasks, 32, seed=1)
-        first_tries[name, said] = pass_at_k(right, 1)
-        in_steps[name, said] = np.mean([len(answer.split()) > 2 for answer in answers])
-        print(f"{name:<17} {said}: pass@1 {estimate_mean(first_tries[name, said])}, pass@32 "
-              f"{float(pass_at_k(right, 32).mean()):.3f}, {in_steps[name, said]:4.0%} in three words "
-              f"or more")  # fmt: skip
-gain = first_tries["after two rounds", "four numbers"] - first_tries["before", "four numbers"]
-print(f"gain with four numbers, task by task: {estimate_mean(gain)}")
-assert estimate_mean(gain).interval()[0] > 0
-assert in_steps["after two rounds", "four numbers"] > in_steps["before", "four numbers"] + 0.15
+    _, answers, right = ask(trained, HELD_OUT, 32, seed=1)
+    first_tries[name] = pass_at_k(right, 1)
+    in_steps[name] = np.mean([len(answer.split()) == 3 for answer in answers])
+    print(f"{name:<17} pass@1 {estimate_mean(first_tries[name])}, pass@32 "
+          f"{float(pass_at_k(right, 32).mean()):.3f}, {in_steps[name]:4.0%} in three words, as "
+          f"step by step is")  # fmt: skip
+gain = estimate_mean(first_tries["after two rounds"] - first_tries["before"])
+print(f"gain in pass@1, task by task: {gain}")
+assert gain.interval()[0] > 0
+assert in_steps["after two rounds"] > in_steps["before"] + 0.15
 
 # %% [markdown]
-# EXPERT_READING
+# The habit of three words has grown, and pass@1 with it, after two rounds that took seconds. The stored
+# runs kept every right response, copies too: there the bare answer won, as section 8 shows. The checker
+# is the same in both, and did not choose; *what is kept* did.
 #
 # ## 10 · A checker that is fooled
 #

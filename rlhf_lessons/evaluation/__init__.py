@@ -38,13 +38,9 @@ from rlhf_lessons.evaluation.frontier import (
     FrontierPoint,
     FrontierRun,
     FrontierSettings,
-    PowerLaw,
-    WinRate,
-    fit_power_law,
     frontier_point,
     load_frontier,
     run_frontier,
-    win_rate,
 )
 from rlhf_lessons.evaluation.group_sweep import (
     GroupSweepRun,
@@ -70,16 +66,19 @@ from rlhf_lessons.evaluation.play import (
     exact_rates,
     sampled_rates,
 )
+from rlhf_lessons.evaluation.power_law import PowerLaw, fit_power_law
 from rlhf_lessons.evaluation.ppo_sweep import PPOSweepRun, load_ppo_sweep, run_ppo_sweep
 from rlhf_lessons.evaluation.preferences import (
     Calibration,
     FeatureWeights,
+    WinRate,
     agreement,
     calibration,
     order_agreement,
     preference_accuracy,
     preference_calibration,
     preference_features,
+    win_rate,
 )
 from rlhf_lessons.evaluation.real_frontier import REAL_FRONTIER_FOLDER, load_real_frontier
 from rlhf_lessons.evaluation.real_model import (

@@ -1,4 +1,4 @@
-"""How well scores match preferences: accuracy, calibration, agreement, and what predicts them.
+"""Scores against preferences: accuracy, win rate, calibration, agreement, and what predicts them.
 
 Belongs to lesson 3; lessons 6 and 7 measure with it too. Inputs are numpy arrays or tensors,
 results are numpy.
@@ -12,16 +12,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+
+from rlhf_lessons.evaluation.language import estimate_share
+from rlhf_lessons.formulas import fit_linear_rewards
 
 __all__ = [
     "Calibration",
     "FeatureWeights",
+    "WinRate",
     "agreement",
     "calibration",
     "order_agreement",
     "preference_accuracy",
     "preference_calibration",
     "preference_features",
+    "win_rate",
 ]
 
 
@@ -67,6 +73,49 @@ def preference_accuracy(chosen_scores: Sequence[float], rejected_scores: Sequenc
         "preference_accuracy", chosen_scores=chosen_scores, rejected_scores=rejected_scores
     )
     return float(((chosen > rejected) + 0.5 * (chosen == rejected)).mean())
+
+
+@dataclass(frozen=True)
+class WinRate:
+    """How often one policy's responses beat another's.
+
+    Attributes:
+        value: share of prompts won, a tie counted half.
+        low: lower end of Wilson's interval.
+        high: upper end.
+        count: number of prompts.
+    """
+
+    value: float
+    low: float
+    high: float
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.1%} [{self.low:.1%}, {self.high:.1%}]"
+
+
+def win_rate(
+    rewards: Sequence[float], other_rewards: Sequence[float], confidence: float = 0.95
+) -> WinRate:
+    """Compare two policies on the same prompts by the rewards of one response each.
+
+        p = (wins + ½ · ties)/n, with Wilson's interval
+
+    Args:
+        rewards: (N,) rewards of the first policy's responses.
+        other_rewards: (N,) those of the other one's, to the same prompts.
+        confidence: share of repetitions in which the interval holds the true rate, in (0, 1).
+
+    Returns:
+        The rate with its interval; with ties the interval is a little too wide.
+
+    Raises:
+        ValueError: if there are no rewards, the numbers differ, or one is not finite.
+    """
+    own, other = numbers("win_rate", rewards=rewards, other_rewards=other_rewards)
+    won = float((own > other).sum() + 0.5 * (own == other).sum())
+    return WinRate(*estimate_share(won, len(own), confidence), count=len(own))
 
 
 @dataclass(frozen=True)
@@ -232,11 +281,9 @@ def preference_features(
 ) -> FeatureWeights:
     """Regress preferences on features: which of them predicts what people like?
 
-    P(chosen ≻ rejected) = σ(w · (f_w − f_l) / s), s_k = √mean (f_w − f_l)_k²,
-    w ← w + H⁻¹ ∇ log-likelihood
+    P(chosen ≻ rejected) = σ(w · (f_w − f_l) / s), s_k = √mean (f_w − f_l)_k²
 
-    Logistic regression without an intercept, because neither place in a pair is special. Features
-    are put on one scale, so that their weights can be compared.
+    ``fit_linear_rewards`` of features that are put on one scale, so that weights can be compared.
 
     Args:
         chosen_features: (B, F) features of the preferred responses.
@@ -269,21 +316,11 @@ def preference_features(
             f"preference_features: feature {int(np.argmin(scale))} is the same in both responses "
             "of every pair, so no weight can be learned for it"
         )
-    x = difference / scale
-    weights = np.zeros(x.shape[1])
-    for _ in range(50):
-        p = (1 + np.tanh(x @ weights / 2)) / 2
-        information = (x * (p * (1 - p))[:, None]).T @ x
-        try:
-            step = np.linalg.solve(information, x.T @ (1 - p))
-        except np.linalg.LinAlgError:
-            break
-        weights = weights + step
-        if np.abs(step).max() < 1e-9:
-            return FeatureWeights(weights, np.sqrt(np.diag(np.linalg.inv(information))))
-        if np.abs(weights).max() > 50:
-            break
-    raise ValueError(
-        "preference_features: chosen_features must not decide every pair (or depend on each "
-        "other), because then no finite weights fit best"
-    )
+    try:
+        weights, information = fit_linear_rewards(torch.from_numpy(difference / scale))
+    except ValueError as error:
+        raise ValueError(
+            "preference_features: chosen_features must not decide every pair (or depend on each "
+            "other), because then no finite weights fit best"
+        ) from error
+    return FeatureWeights(weights.numpy(), information.inverse().diag().sqrt().numpy())

@@ -25,6 +25,7 @@ from rlhf_lessons.evaluation.sentiment import (
     SENTIMENT_PRESETS,
     SentimentSettings,
     compare_sentiment,
+    comparison,
     folder_of,
     run_sentiment,
 )
@@ -102,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             text = run_sentiment(settings, folder, command=command, progress=True).table()
         else:
             done = compare_sentiment(runs, folder, command=command, progress=True)
-            text = sentiment.comparison(done)
+            text = comparison(done)
     except KeyboardInterrupt:
         print(
             f"\nstopped; {folder} keeps everything up to the last checkpoint. To go on: {command}",

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from rlhf_lessons.training.settings import changes
 from rlhf_lessons.training.versions import versions
 from rlhf_lessons.whole_files import replace_file
 
@@ -98,18 +99,10 @@ def is_done(path: Path, settings: Mapping[str, Any]) -> bool:
     """
     if not path.is_file():
         return False
-    made_with = _read("is_done", path)["settings"]
-    expected = json.loads(json.dumps(settings))
-    if made_with != expected:
-        changed = sorted(
-            name
-            for name in {*made_with, *expected}
-            if made_with.get(name) != expected.get(name)
-            or (name in made_with) != (name in expected)
-        )
+    if differ := changes(_read("is_done", path)["settings"], settings):
         raise ValueError(
-            f"is_done: {path} was made with other settings ({', '.join(changed)}); delete it to "
-            f"make it again, or write to another folder"
+            f"is_done: {path} was made with other settings: {', '.join(differ)}; delete it to make "
+            f"it again, or write to another folder"
         )
     return True
 

@@ -48,6 +48,7 @@ from rlhf_lessons.formulas.groups import (
     rloo_advantages,
 )
 from rlhf_lessons.formulas.language import distillation_loss, nll, perplexity
+from rlhf_lessons.formulas.linear_rewards import fit_linear_rewards
 from rlhf_lessons.formulas.log_probs import (
     entropy,
     sequence_log_prob,
@@ -114,6 +115,7 @@ __all__ = [
     "entropy",
     "exact_objective",
     "exponential_preference_loss",
+    "fit_linear_rewards",
     "gae",
     "grpo_advantages",
     "gspo_policy_loss",

@@ -31,7 +31,7 @@ from rlhf_lessons.models.reading import GPT2Reader, Reader
 from rlhf_lessons.models.sampling import check_sampling, sample_tokens
 from rlhf_lessons.models.saved_model import load_language_model, save_whole
 from rlhf_lessons.models.token_batch import Rollout, TokenBatch, check_batch
-from rlhf_lessons.models.tokens_of_text import TokensOfText, checked_texts
+from rlhf_lessons.models.tokens_of_text import TokensOfText, checked_texts, text_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -65,22 +65,19 @@ class LanguagePolicy:
         pad_token_id: the token written where there is none.
 
     Raises:
-        ValueError: if the model is an encoder-decoder, if neither the tokenizer nor the model names
-            an end token, or if the end token is outside the model's vocabulary.
+        ValueError: if the model is an encoder or an encoder-decoder, if neither the tokenizer nor
+            the model names an end token, or if the end token is outside the model's vocabulary.
     """
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-        config = model.config
-        if getattr(config, "is_encoder_decoder", False):
+        if other := _other_kind(model.config):
             raise ValueError(
                 f"LanguagePolicy: model must be a causal language model, which goes on where the "
-                f"prompt ends, such as GPT-2, Llama or Qwen; got {type(model).__name__}, an "
-                f"encoder-decoder, which reads prompts with one half and writes with the other"
+                f"prompt ends, such as GPT-2, Llama or Qwen; got {type(model).__name__}, {other}"
             )
         self.model = model.eval()
         self.tokenizer = tokenizer
-        if hasattr(config, "get_text_config"):
-            config = config.get_text_config()
+        config = text_config(model)
         self.context_length: int | None = next(
             (
                 getattr(config, name)
@@ -265,8 +262,6 @@ class LanguagePolicy:
     ) -> TokenBatch:
         """Turn prompts and responses into one batch of tokens.
 
-        Prompt and response are tokenized apart, so that the tokens of a prompt never depend on
-        what follows it. An empty prompt becomes the start token (the end token if there is none),
         Prompt and response are tokenized apart, so that the tokens of a prompt never depend on
         what follows it. An empty prompt becomes the start token (the end token if there is none),
         and a prompt that begins with the start token, as chat templates write it, gets no second;
@@ -689,3 +684,21 @@ def _check_rows_finite(where: str, rows: Tensor) -> None:
             f"{where}: the model must give finite logits, got NaN or infinite ones in row "
             f"{int(broken[0])}; its weights are probably NaN"
         )
+
+
+def _other_kind(config: Any) -> str:
+    """Say what a model is that cannot go on where a prompt ends; nothing of one that can."""
+    if getattr(config, "is_encoder_decoder", False):
+        return "an encoder-decoder, which reads prompts with one half and writes with the other"
+    if not hasattr(config, "model_type"):
+        return ""  # a model that is none of transformers'
+    from transformers import MODEL_FOR_MASKED_LM_MAPPING
+
+    # Families that fill gaps can be told to read forwards alone (XLM has a word of its own for it).
+    forwards = getattr(config, "is_decoder", False) or getattr(config, "causal", False)
+    if type(config) in MODEL_FOR_MASKED_LM_MAPPING and not forwards:
+        return (
+            "an encoder, in which a token sees those after it; with is_decoder=True in its "
+            "configuration it reads forwards alone"
+        )
+    return ""

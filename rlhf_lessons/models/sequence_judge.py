@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from rlhf_lessons.models.saved_model import checked_classifier, load_whole
+from rlhf_lessons.models.tokens_of_text import padding_token, text_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -164,17 +165,17 @@ class SequenceClassifierJudge:
 
 def _padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """Give a tokenizer that pads, and tell the model with what: the last token before is read."""
-    if tokenizer.pad_token_id is None:
-        if tokenizer.eos_token_id is None:
-            raise ValueError(
-                "SequenceClassifierJudge: tokenizer must have a padding or an end token, got "
-                "neither; tokenizer.pad_token = '<pad>' names one of its tokens"
-            )
+    known = model.get_input_embeddings().weight.shape[0]
+    pad = padding_token(tokenizer, tokenizer.eos_token_id, known)
+    if pad is None:
+        raise ValueError(
+            "SequenceClassifierJudge: tokenizer must have a padding or an end token, got "
+            "neither; tokenizer.pad_token = '<pad>' names one of its tokens"
+        )
+    if pad != tokenizer.pad_token_id:
         tokenizer = copy.deepcopy(tokenizer)
-        tokenizer.pad_token = tokenizer.eos_token
-    config = (
-        model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
-    )
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad)
+    config = text_config(model)
     if config.pad_token_id is None:
         config.pad_token_id = tokenizer.pad_token_id
     return tokenizer

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from rlhf_lessons.formulas.comparison import bradley_terry_loss
+from rlhf_lessons.formulas.linear_rewards import fit_linear_rewards
 from rlhf_lessons.models.language_policy import LanguagePolicy
 
 __all__ = ["SurpriseReward"]
@@ -72,8 +72,8 @@ class SurpriseReward:
 
         Raises:
             ValueError: if no record has two different responses, one is no triple, a reward is not
-                finite, or some a and b explain every choice, so that no size of them is large
-                enough.
+                finite, some a and b explain every choice, so that no size of them is large
+                enough, or reward and surprise always differ in one proportion.
             FloatingPointError: as reward model and policy raise it.
         """
         for position, record in enumerate(preferences):
@@ -95,25 +95,14 @@ class SurpriseReward:
                 "SurpriseReward.fit: reward_model must give finite rewards, got NaN or infinity "
                 f"for {choices[int((~differences.isfinite()).nonzero()[0, 0])]!r}"
             )
-        even = differences.new_zeros(len(differences))
-        weights = torch.zeros(2, dtype=torch.float64, requires_grad=True)
-        optimizer = torch.optim.LBFGS(
-            [weights], max_iter=200, tolerance_change=1e-12, line_search_fn="strong_wolfe"
-        )
-
-        def loss() -> Tensor:
-            optimizer.zero_grad()
-            value = bradley_terry_loss(differences @ weights, even).mean()
-            value.backward()
-            return value
-
-        with torch.enable_grad():
-            optimizer.step(loss)
-        if bool((differences @ weights.detach() > 0).all()):
+        try:
+            weights, _ = fit_linear_rewards(differences)
+        except ValueError as error:
             raise ValueError(
                 "SurpriseReward.fit: preferences must hold choices that reward and surprise do not "
-                f"explain, got {len(choices)} that they all explain: take more"
-            )
+                f"explain, got {len(choices)} that they all explain, or in which one of the two "
+                "says nothing of its own: take more"
+            ) from error
         self.weights = tuple(weights.tolist())
 
     @torch.no_grad()

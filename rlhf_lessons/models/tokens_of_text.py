@@ -4,7 +4,7 @@ Prompt and response are tokenized apart, so that the tokens of a prompt never de
 it. What differs from family to family is settled here once: a start token that chat templates write
 too, an end token behind every text, several tokens that end a turn, tokens without a text.
 
-Left out on purpose: a tokenizer's own padding (each family pads in its own way), and chat
+Left out on purpose: the side on which a tokenizer pads (each family has its own), and chat
 templates, which write the text of a prompt.
 """
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 __all__: list[str] = []
 
@@ -48,8 +48,7 @@ class TokensOfText:
         self.tokenizer, self.vocabulary_size = tokenizer, vocabulary_size
         self.end_token_ids = _end_tokens(model, tokenizer, vocabulary_size)
         end = self.end_token_ids[0]
-        pad = tokenizer.pad_token_id
-        self.pad_token_id: int = pad if pad is not None and pad < vocabulary_size else end
+        self.pad_token_id: int = padding_token(tokenizer, end, vocabulary_size)
         # Some tokenizers end every text with the end token; a prompt must not. Some begin it with
         # the start token, which chat templates write, too; it must not stand there twice.
         plain = tokenizer("a", add_special_tokens=False)["input_ids"]
@@ -130,13 +129,28 @@ def checked_texts(where: str, name: str, texts: Sequence[str]) -> list[str]:
     return texts
 
 
+def text_config(model: PreTrainedModel) -> PretrainedConfig:
+    """Give the configuration of what reads text: in a model that sees, too, of a part of it."""
+    config = model.config
+    return config.get_text_config() if hasattr(config, "get_text_config") else config
+
+
+def padding_token(
+    tokenizer: PreTrainedTokenizerBase, end: int | None, vocabulary_size: int
+) -> int | None:
+    """Choose what stands where no token is: the tokenizer's padding token, else the end token.
+
+    One that is outside the model's vocabulary cannot be read, and counts as none.
+    """
+    pad = tokenizer.pad_token_id
+    return pad if pad is not None and pad < vocabulary_size else end
+
+
 def _end_tokens(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, vocabulary_size: int
 ) -> tuple[int, ...]:
     """Give the tokenizer's end token, then those that the model's generation settings name."""
-    config = model.config
-    if hasattr(config, "get_text_config"):
-        config = config.get_text_config()
+    config = text_config(model)
     settings = getattr(model, "generation_config", None)
     named = _as_list(getattr(settings, "eos_token_id", None))
     if len(named) == 1 and getattr(settings, "_from_model_config", True):

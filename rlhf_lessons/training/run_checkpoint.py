@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlhf_lessons.training.settings import changes
 from rlhf_lessons.whole_files import replacing
 
 __all__: list[str] = []
@@ -74,7 +75,7 @@ class RunCheckpoint:
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"{where}: checkpoint must be a folder, got the file {folder}")
         self.path = folder / f"{where.removeprefix('train_')}.safetensors"
-        identity = {
+        self.identity = {
             "settings": dataclasses.asdict(settings),
             "architecture": {
                 name: f"{tuple(weight.shape)} of {weight.dtype}" for name, weight in weights.items()
@@ -84,7 +85,6 @@ class RunCheckpoint:
                 for name, value in same.items()
             },
         }
-        self.identity = json.loads(json.dumps(identity))  # as it will be read back
         if self.path.exists():
             self._compare(self._read(tensors=False)[0])
 
@@ -189,13 +189,9 @@ class RunCheckpoint:
         for name, now in self.identity.items():
             then = about.get(name)
             if isinstance(now, dict) and isinstance(then, dict):
-                differences += [
-                    f"{name}.{key} ({then.get(key, 'none')}, now {now.get(key, 'none')})"
-                    for key in {**then, **now}
-                    if then.get(key) != now.get(key)
-                ]
-            elif then != now:
-                differences.append(f"{name} ({then}, now {now})")
+                differences += [f"{name}.{change}" for change in changes(then, now)]
+            else:
+                differences += changes({name: then}, {name: now})
         if differences:
             more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
             raise ValueError(

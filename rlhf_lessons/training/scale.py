@@ -42,6 +42,7 @@ import psutil
 from rlhf_lessons.models import LanguagePolicy
 from rlhf_lessons.training.dpo import DPOSettings, DPOStep, Pairs
 from rlhf_lessons.training.schedule import schedule
+from rlhf_lessons.training.settings import changes
 from rlhf_lessons.whole_files import replace_file
 from rlhf_lessons.worlds.preferences import load_preferences
 
@@ -471,10 +472,8 @@ def _go_on(given: argparse.Namespace, settings: DPOSettings, leader: bool) -> bo
     saved = any(given.checkpoint.glob("checkpoint-*/trainer_state.json"))
     if saved:
         then = json.loads(note.read_text(encoding="utf-8"))
-        other = [
-            name for name, value in now["settings"].items() if then["settings"].get(name) != value
-        ] + ([] if then["pairs"] == now["pairs"] else ["pairs"])
-        if other:
+        own = changes(then["settings"], now["settings"])
+        if other := own + changes({"pairs": then["pairs"]}, {"pairs": now["pairs"]}):
             raise ValueError(
                 f"scale: checkpoint must belong to this run, but that in {given.checkpoint} "
                 f"differs in {', '.join(other)}; give the first call's settings or another folder"

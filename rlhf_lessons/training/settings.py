@@ -1,13 +1,15 @@
 """What a setting may be, said once for all: whole numbers, strengths, shares, switches, choices.
 
 Settings are a frozen dataclass that names the rule of each of its fields when it is made, so that a
-wrong one is refused by its name, before anything is loaded or trained.
+wrong one is refused by its name, before anything is loaded or trained. What was made with settings
+keeps them beside it, and goes on with the same ones alone.
 """
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,3 +91,21 @@ def check_settings(settings: Any, **rules: Rule) -> None:
             raise ValueError(
                 f"{type(settings).__name__}: {name} must be {rule.expected}, got {value!r}"
             )
+
+
+def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Compare the settings of something that was begun with those that would go on with it.
+
+    Args:
+        then: settings as JSON gave them back.
+        now: today's; a tuple counts as the list that JSON makes of it.
+
+    Returns:
+        "name (value then, now value now)" for each that differs or is in one of them alone.
+    """
+    now = json.loads(json.dumps(now))
+    return [
+        f"{name} ({then.get(name, 'none')}, now {now.get(name, 'none')})"
+        for name in {**now, **then}
+        if name not in then or name not in now or then[name] != now[name]
+    ]

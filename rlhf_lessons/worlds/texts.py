@@ -51,14 +51,14 @@ def load_texts(
 
     Returns:
         The texts of the split ``train`` and those of ``test``, line breaks (those of HTML, too)
-        made spaces; without a split ``test`` the last
-        tenth of ``train``, one text at least.
+        made spaces; without a split ``test`` the last tenth of ``train``, one text at least.
 
     Raises:
         ModuleNotFoundError: the source needs ``datasets``; the message says what to install.
         OSError: there is no such file or folder, or the hub cannot be reached.
         ValueError: a line is no JSON object, a column is missing (the message lists those that are
-            there), a label is neither 0 nor 1, or fewer than two texts are there.
+            there), a text is no str or a label neither 0 nor 1: the message names the first such
+            line of the file; or fewer than two texts are there.
     """
     columns = [text_column] if label_column is None else [text_column, label_column]
     splits = _splits(os.fspath(data), columns)
@@ -156,36 +156,42 @@ def _splits(data: str, columns: Sequence[str]) -> dict[str, Table]:
 def _texts(
     where: str, table: Table, text_column: str, label_column: str | None = None
 ) -> list[LabelledText]:
-    for number, problem in table.broken.items():
-        raise ValueError(f"load_texts: {table.source}, {table.unit} {number}: no JSON ({problem})")
+    columns = [text_column] if label_column is None else [text_column, label_column]
     rows = list(table.rows)
-    for number, row in rows:
-        if not isinstance(row, dict):
-            raise ValueError(
-                f"load_texts: {table.source}, {table.unit} {number}: expected an object"
-            )
-    for column in (text_column, label_column):
-        if column is not None and column not in table.columns:
+    for column in columns:
+        if rows and all(isinstance(row, dict) and column not in row for _, row in rows):
             raise ValueError(
                 f"load_texts: {where} must have a column {column!r}, got "
                 f"{', '.join(map(repr, table.columns)) or 'none'}"
             )
-    found = []
-    for place, (_, row) in enumerate(rows):
-        text, label = row[text_column], row.get(label_column)
-        if not isinstance(text, str):
-            raise ValueError(
-                f"load_texts: {where} must hold texts in {text_column!r}, got {text!r:.40} at "
-                f"{place}"
-            )
-        if label_column is not None and label not in (0, 1):
-            raise ValueError(
-                f"load_texts: {where} must hold 0 (blame) and 1 (praise) in {label_column!r}, got "
-                f"{label!r:.40} at {place}"
-            )
-        if line := _one_line(text):
-            found.append(LabelledText(line, None if label is None else bool(label)))
+    found, problems = [], dict(table.broken)
+    for number, row in rows:
+        if problem := _problem(row, text_column, label_column):
+            problems[number] = problem
+            break
+        label = None if label_column is None else bool(row[label_column])
+        if line := _one_line(row[text_column]):
+            found.append(LabelledText(line, label))
+    if problems:
+        first = min(problems)
+        raise ValueError(f"load_texts: {table.source}, {table.unit} {first}: {problems[first]}")
     return found
+
+
+def _problem(row: Any, text_column: str, label_column: str | None) -> str:
+    """Say what is wrong with a row, nothing where it is good."""
+    if not isinstance(row, dict):
+        return "expected an object"
+    for column in (text_column, label_column):
+        if column is not None and column not in row:
+            return f"expected a column {column!r}, got {', '.join(map(repr, row)) or 'none'}"
+    if not isinstance(row[text_column], str):
+        return f"expected a text in {text_column!r}, got {row[text_column]!r:.40}"
+    if label_column is not None and row[label_column] not in (0, 1):
+        return (
+            f"expected 0 (blame) or 1 (praise) in {label_column!r}, got {row[label_column]!r:.40}"
+        )
+    return ""
 
 
 def _one_line(text: str) -> str:

@@ -13,7 +13,7 @@ import pytest
 from nbclient import NotebookClient
 
 from rlhf_lessons.classroom import Choice, Slider, Toggle, explore, watch
-from rlhf_lessons.classroom.widgets import Run, _NotebookView, _panel_texts
+from rlhf_lessons.classroom.widgets.run import Run, _NotebookView, _panel_texts
 
 GAMMA = Slider("γ", "discount", 0.0, 1.0, 0.9, step=0.01)
 BETA = Slider("β", "KL strength", 0.001, 10.0, 0.1, step=1, log=True)

@@ -105,7 +105,7 @@ def test_runs_from_samples_to_counts(tmp_path, monkeypatch, small, capsys):
     changed = dataclasses.replace(factuality_sweep.SETTINGS, steps=5)
     monkeypatch.setattr(factuality_sweep, "SETTINGS", changed)
     assert factuality_sweep.main(command) == 1
-    assert "made with other settings (steps); delete it" in capsys.readouterr().err
+    assert "made with other settings: steps (" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

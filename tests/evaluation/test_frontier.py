@@ -10,19 +10,17 @@ import numpy as np
 import pytest
 import torch
 
-from rlhf_lessons.evaluation import frontier
 from rlhf_lessons.evaluation.frontier import (
     FRONTIER_METHODS,
     FrontierSettings,
-    fit_power_law,
     frontier_point,
     load_frontier,
     main,
     run_frontier,
-    win_rate,
 )
 from rlhf_lessons.models import ResponseTree, table_policy
 
+PACKAGE = "rlhf_lessons.evaluation.frontier"
 SMALL = FrontierSettings(
     pairs=40,
     dpo_steps=3,
@@ -88,46 +86,6 @@ def test_a_policy_is_no_way_from_itself():
             frontier_point(policy, policy, prompts, max_new_tokens=2)
 
 
-def test_win_rate_by_hand():
-    found = win_rate([1.0, 2.0, 2.0, 0.0], [0.0, 2.0, 1.0, 3.0])
-    assert (found.value, found.count) == (0.625, 4)
-    # Wilson's ends are where the score test just accepts.
-    for end in (found.low, found.high):
-        assert abs(0.625 - end) == pytest.approx(1.959964 * math.sqrt(end * (1 - end) / 4))
-    assert found.low < 0.625 < found.high
-    assert win_rate([1.0] * 50, [0.0] * 50).low > 0.9
-    with pytest.raises(ValueError, match="win_rate: other_rewards must have shape"):
-        win_rate([1.0, 2.0], [1.0])
-    with pytest.raises(ValueError, match="win_rate: rewards must be finite"):
-        win_rate([math.nan], [1.0])
-
-
-def test_a_power_law_is_found_and_noise_widens_its_interval():
-    x = np.array([0.05, 0.1, 0.2, 0.5, 1.0, 2.0])
-    exact = fit_power_law(x, 3 * x**-1.5)
-    assert exact.slope == pytest.approx(-1.5) and exact(1.0) == pytest.approx(3)
-    assert exact.r_squared == pytest.approx(1) and exact.slope_high == pytest.approx(-1.5)
-    assert exact(0.5) == pytest.approx(3 * 0.5**-1.5)
-    noise = np.exp(np.random.default_rng(0).normal(size=6) * 0.2)
-    noisy = fit_power_law(x, 3 * x**-1.5 * noise)
-    assert noisy.slope_low < -1.5 < noisy.slope_high and 0.8 < noisy.r_squared < 1
-    # The same line by numpy, its standard error by the covariance that polyfit gives.
-    (slope, intercept), covariance = np.polyfit(np.log(x), np.log(3 * x**-1.5 * noise), 1, cov=True)
-    assert noisy.slope == pytest.approx(slope) and noisy.intercept == pytest.approx(intercept)
-    half_width = (noisy.slope_high - noisy.slope_low) / 2
-    assert half_width == pytest.approx(2.776445 * math.sqrt(covariance[0, 0]), rel=1e-4)
-    for bad in ([1.0, 1.0, 1.0], [0.0, 1.0, 2.0]):
-        with pytest.raises(ValueError, match="fit_power_law: x and y"):
-            fit_power_law(bad, [1.0, 2.0, 3.0])
-
-
-@pytest.mark.parametrize(
-    ("degrees", "quantile"), [(1, 12.7062), (2, 4.30265), (4, 2.77645), (16, 2.11991)]
-)
-def test_students_quantile_against_the_tables(degrees, quantile):
-    assert frontier._student_quantile(degrees) == pytest.approx(quantile, rel=2e-4)
-
-
 # --- the sweep ------------------------------------------------------------------------------------
 
 
@@ -136,7 +94,7 @@ def sweep(tmp_path_factory):
     """Every method once, in miniature, through the command."""
     folder = tmp_path_factory.mktemp("sweep")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(frontier, "FrontierSettings", lambda: SMALL)
+        patch.setattr(f"{PACKAGE}.command.FrontierSettings", lambda: SMALL)
         for method in FRONTIER_METHODS.values():
             small = dataclasses.replace(method, betas=method.betas[:1])
             patch.setitem(FRONTIER_METHODS, method.name, small)
@@ -158,6 +116,11 @@ def test_every_method_leaves_a_file_that_says_how_it_was_made(sweep):
     assert len(runs["iterated-dpo"].points) == SMALL.dpo_rounds
     assert [point.step for point in runs["best-of-n-true"].points] == [1, 2, 4, 8, 16]
     assert runs["sft"].last.kl == 0 and len(runs["sft"].rewards) == 24
+    for run in runs.values():  # rewards are those of the last point's responses, to three digits
+        if run.rewards:
+            assert np.mean(run.rewards) == pytest.approx(run.last.reward, abs=6e-4)
+            assert run.rewards[:2] == tuple(reward for _, _, reward in run.last.texts)
+        assert all(len(point.texts) <= 2 for point in run.points)
     # The same prompts in all runs, so that rewards can be paired.
     prompts = {run.last.texts[0][0] for run in runs.values() if run.last.texts and run.rewards
                and not FRONTIER_METHODS[run.method].genres}  # fmt: skip
@@ -177,7 +140,7 @@ def test_what_is_done_is_not_done_again(sweep, capsys):
     content = victim.read_text()
     victim.unlink()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(frontier, "FrontierSettings", lambda: SMALL)
+        patch.setattr(f"{PACKAGE}.command.FrontierSettings", lambda: SMALL)
         main(["--folder", str(sweep), "run", "--methods", "sft", "preferred-ft"])
     assert "preferred" not in capsys.readouterr().out
     now = {path.name: path.stat().st_mtime_ns for path in sweep.iterdir()}
@@ -193,7 +156,7 @@ def test_a_sweep_mixes_no_settings(sweep, capsys):
     """The files are those of ``SMALL``: the command's own settings would do other runs."""
     files = {path: path.read_bytes() for path in sweep.iterdir()}
     assert main(["--folder", str(sweep), "run", "--methods", "larger-sft"]) == 1
-    assert "made with other settings (checkpoint_samples, " in capsys.readouterr().err
+    assert "made with other settings: pairs (" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in sweep.iterdir()} == files
 
 
@@ -201,7 +164,7 @@ def test_an_interrupted_run_leaves_no_file(tmp_path, monkeypatch):
     def stop(*arguments, **named):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(frontier, "sample_kl", stop)
+    monkeypatch.setattr(f"{PACKAGE}.point.sample_kl", stop)
     with pytest.raises(KeyboardInterrupt):
         run_frontier("sft", seed=0, settings=SMALL, folder=tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -17,6 +17,7 @@ from rlhf_lessons.evaluation import (
     preference_accuracy,
     preference_calibration,
     preference_features,
+    win_rate,
 )
 
 numbers = st.lists(st.floats(-5, 5), min_size=2, max_size=12)
@@ -34,6 +35,20 @@ def test_accuracy_sees_only_the_order(values, scale, shift):
     assert preference_accuracy(chosen, rejected) == pytest.approx(1 - swapped)
     doubled = preference_accuracy(np.sign(chosen - rejected), np.zeros(len(values)))
     assert preference_accuracy(chosen, rejected) == doubled
+
+
+def test_win_rate_by_hand():
+    found = win_rate([1.0, 2.0, 2.0, 0.0], [0.0, 2.0, 1.0, 3.0])
+    assert (found.value, found.count) == (0.625, 4)
+    # Wilson's ends are where the score test just accepts.
+    for end in (found.low, found.high):
+        assert abs(0.625 - end) == pytest.approx(1.959964 * math.sqrt(end * (1 - end) / 4))
+    assert found.low < 0.625 < found.high
+    assert win_rate([1.0] * 50, [0.0] * 50).low > 0.9
+    with pytest.raises(ValueError, match="win_rate: other_rewards must have shape"):
+        win_rate([1.0, 2.0], [1.0])
+    with pytest.raises(ValueError, match="win_rate: rewards must be finite"):
+        win_rate([math.nan], [1.0])
 
 
 def test_calibration_by_hand():

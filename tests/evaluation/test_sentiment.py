@@ -15,7 +15,8 @@ import torch
 from model_families import save_family
 
 from rlhf_lessons.__main__ import main
-from rlhf_lessons.evaluation import SentimentRun, SentimentSettings, frontier_point, sentiment
+from rlhf_lessons.evaluation import SentimentRun, SentimentSettings, frontier_point
+from rlhf_lessons.evaluation.sentiment import methods, sources, stages
 from rlhf_lessons.models import (
     LanguagePolicy,
     RewardModel,
@@ -173,7 +174,7 @@ def test_the_saved_policy_is_the_one_that_was_measured(done, home, method):
     policy = LanguagePolicy.from_pretrained(out / "model")
     reference = LanguagePolicy.from_pretrained(home / "policy" if method == "sft" else out / "sft")
     judge = SequenceClassifierJudge.from_pretrained(home / "judge")
-    run = sentiment._Experiment(SentimentSettings(**results(out)["settings"]), out, "", False)
+    run = stages.Stages(SentimentSettings(**results(out)["settings"]), out, "", False)
     again = frontier_point(
         policy, reference, run.measured_prompts, judge=judge, max_new_tokens=24, texts=6
     )
@@ -255,21 +256,21 @@ def test_the_offline_default(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("method", "part", "call"),
+    ("method", "room", "part", "call"),
     [
-        ("dpo", "frontier_point", 2),  # while step 2, which has its checkpoint, is measured
-        ("dpo", "frontier_point", 3),  # while the end is measured
-        ("dpo", "best_of_n", 1),  # while pairs are sampled
-        ("ppo", "train_ppo", 1),
-        ("rm", "preference_accuracy", 2),
-        ("sft", "held_out_nll", 2),
+        ("dpo", stages, "frontier_point", 2),  # while step 2, which has its checkpoint, is measured
+        ("dpo", stages, "frontier_point", 3),  # while the end is measured
+        ("dpo", stages, "best_of_n", 1),  # while pairs are sampled
+        ("ppo", methods, "train_ppo", 1),
+        ("rm", methods, "preference_accuracy", 2),
+        ("sft", methods, "held_out_nll", 2),
     ],
 )
 def test_a_stopped_run_ends_like_one_that_was_not(
-    done, home, tmp_path, monkeypatch, capsys, method, part, call
+    done, home, tmp_path, monkeypatch, capsys, method, room, part, call
 ):
     whole, out = results(done(method)), tmp_path / "run"
-    genuine, calls = getattr(sentiment, part), []
+    genuine, calls = getattr(room, part), []
 
     def stopped(*arguments, **named):
         calls.append(part)
@@ -278,7 +279,7 @@ def test_a_stopped_run_ends_like_one_that_was_not(
         return genuine(*arguments, **named)
 
     with monkeypatch.context() as patch:
-        patch.setattr(sentiment, part, stopped)
+        patch.setattr(room, part, stopped)
         assert main(words(home, method, out)) == 130
     message = capsys.readouterr().err
     assert "To go on: python -m rlhf_lessons run sentiment" in message and str(out) in message
@@ -297,7 +298,7 @@ def test_a_folder_of_another_run_is_refused_by_the_name_of_what_differs(
     done, home, tmp_path, capsys
 ):
     assert main(words(home, "dpo", done("dpo"), beta=0.2, seed=1)) == 1
-    assert "beta was 0.1, is 0.2; seed was 0, is 1" in capsys.readouterr().err
+    assert "settings: beta (0.1, now 0.2), seed (0, now 1). Give" in capsys.readouterr().err
     (tmp_path / "results.json").write_text('{"settings": {}}')
     assert main(words(home, "dpo", tmp_path)) == 1
     assert "results.json is no record of a run: 'points'" in capsys.readouterr().err
@@ -381,7 +382,7 @@ def test_out_of_memory_says_what_to_lower(home, tmp_path, monkeypatch, capsys):
     def full(*_, **__):
         raise torch.OutOfMemoryError("train_dpo: it ran out. Raise accumulate")
 
-    monkeypatch.setattr(sentiment, "train_dpo", full)
+    monkeypatch.setattr(methods, "train_dpo", full)
     assert main(words(home, "dpo", tmp_path / "out")) == 1
     assert "Raise accumulate" in capsys.readouterr().err
 
@@ -401,8 +402,8 @@ def real(tmp_path, monkeypatch):
     """In the place of what is fetched: a tiny llama, a few lines, a judge in the working folder."""
     pytest.importorskip("peft", reason="the extra lora is not installed")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sentiment, "load_snippets", lambda: (SNIPPETS[6:], SNIPPETS[:6]))
-    monkeypatch.setattr(sentiment, "VaderJudge", lambda: lambda prompts, _: np.zeros(len(prompts)))
+    monkeypatch.setattr(sources, "load_snippets", lambda: (SNIPPETS[6:], SNIPPETS[:6]))
+    monkeypatch.setattr(sources, "VaderJudge", lambda: lambda prompts, _: np.zeros(len(prompts)))
     save_family("llama", tmp_path / "llama")
     name = f"taste_{tmp_path.name}"
     (tmp_path / f"{name}.py").write_text(
@@ -419,16 +420,16 @@ def real(tmp_path, monkeypatch):
 
 
 def test_several_methods_and_betas_share_what_is_equal(real, tmp_path, monkeypatch, capsys):
-    genuine, asked = sentiment.best_of_n, []
+    genuine, asked = stages.best_of_n, []
 
     def counted(policy, prompts, judge, n, **more):
         asked.append(len(prompts) * n)
         return genuine(policy, prompts, judge, n, **more)
 
-    monkeypatch.setattr(sentiment, "best_of_n", counted)
-    placed, place = [], sentiment.frontier_point
+    monkeypatch.setattr(stages, "best_of_n", counted)
+    placed, place = [], stages.frontier_point
     monkeypatch.setattr(
-        sentiment, "frontier_point", lambda *a, **k: placed.append(a) or place(*a, **k)
+        stages, "frontier_point", lambda *a, **k: placed.append(a) or place(*a, **k)
     )
     several = [*real, "--out", "all", "--lora", "2", "--method", "dpo", "bon", "--beta"]
     assert main([*several, "0.1", "2"]) == 0
@@ -459,7 +460,7 @@ def test_several_methods_and_betas_share_what_is_equal(real, tmp_path, monkeypat
     assert asked == [] and results(Path("all/dpo_beta5"))["finished"]
     assert results(Path("all/dpo_beta2")) == runs["dpo_beta2"]
     assert main([*several, "0.1", "7", "--prompts", "10"]) == 1
-    assert "prompts was 12, is 10" in capsys.readouterr().err
+    assert "settings: prompts (12, now 10). Give" in capsys.readouterr().err
 
 
 def test_what_nobody_optimised_is_measured_on_the_same_responses(real, monkeypatch):
@@ -468,7 +469,7 @@ def test_what_nobody_optimised_is_measured_on_the_same_responses(real, monkeypat
     def vader():
         return lambda *texts: seen.append(texts) or np.full(len(texts[0]), 0.25)
 
-    monkeypatch.setattr(sentiment, "VaderJudge", vader)
+    monkeypatch.setattr(sources, "VaderJudge", vader)
     adapted = ["--lora", "2", "--learning-rate", "0.1"]
     assert main([*real, "--out", "one", "--method", "sft", *adapted]) == 0
     last = results(Path("one"))["points"][-1]

@@ -41,8 +41,13 @@ def test_a_run_is_done_once(tmp_path):
     assert not is_done(path, SETTINGS)
     write_run(path, {"seed": 0, "curve": []}, command="", settings=SETTINGS)
     assert is_done(path, SETTINGS)  # a tuple comes back from JSON as a list
-    with pytest.raises(ValueError, match=r"made with other settings \(betas, size\); delete it"):
+    expected = (
+        r"other settings: betas \(\[0.1, 0.2\], now \[0.1\]\), size \(none, now None\); delete"
+    )
+    with pytest.raises(ValueError, match=expected):
         is_done(path, {"steps": 3, "betas": (0.1,), "size": None})
+    with pytest.raises(ValueError, match=r"other settings: betas \(.*, now none\); delete"):
+        is_done(path, {"steps": 3})
 
 
 @pytest.fixture

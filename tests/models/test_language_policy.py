@@ -815,6 +815,30 @@ def test_encoder_decoders_are_refused_with_the_reason(words):
         LanguagePolicy(T5ForConditionalGeneration(config), words.tokenizer)
 
 
+@pytest.mark.parametrize("head", ["BertLMHeadModel", "BertForMaskedLM", "DistilBertForMaskedLM"])
+def test_encoders_are_refused_and_decoders_of_their_family_are_not(words, head):
+    import transformers
+
+    kind, size = getattr(transformers, head), len(words.tokenizer)
+    if "Distil" in head:
+        config = transformers.DistilBertConfig(
+            vocab_size=size, dim=16, hidden_dim=16, n_layers=1, n_heads=2
+        )
+    else:
+        config = transformers.BertConfig(
+            vocab_size=size, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+            num_attention_heads=2,
+        )  # fmt: skip
+    with pytest.raises(ValueError, match=f"got {head}, an encoder, in which a token sees those"):
+        LanguagePolicy(kind(config), words.tokenizer)
+    if head == "BertLMHeadModel":
+        config.is_decoder = True
+        policy = LanguagePolicy(kind(config), words.tokenizer)
+        short, long = (policy.log_probs(["the film"], [text])[0] for text in ("was", "was good"))
+        # What comes after changes nothing: that is what an encoder would break.
+        torch.testing.assert_close(short[0, 0], long[0, 0], rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("longer", [False, True])
 def test_rows_of_a_rollout_are_replaced_with_all_that_belongs_to_them(words, longer):
     sizes = [(["the film", "was", "good film ."], 3), (["the film was good . bad", "bad"], 7)]

@@ -112,6 +112,11 @@ def test_a_decoder_without_padding_token_scores_a_batch_as_one_by_one():
     judge = SequenceClassifierJudge(model, tokenizer)
     assert judge([""] * len(TEXTS), TEXTS).tolist() == pytest.approx(expected, abs=1e-4)
     assert tokenizer.pad_token is None  # the caller's own stays as it was
+    tokenizer.add_special_tokens({"pad_token": "<gap>"})  # which the model does not know
+    judge = SequenceClassifierJudge(model, tokenizer)
+    assert judge([""] * len(TEXTS), TEXTS).tolist() == pytest.approx(expected, abs=1e-4)
+    assert tokenizer.pad_token == "<gap>"
+    tokenizer.pad_token = None
 
     tokenizer.eos_token = None
     with pytest.raises(ValueError, match="a padding or an end token, got neither"):

@@ -59,7 +59,7 @@ def test_a_mark_and_an_array_change_nothing(tmp_path):
     with pytest.raises(ValueError, match=r"a\.json, row 21: expected an object"):
         load_texts(tmp_path / "a.json")
     (tmp_path / "a.json").write_text("[3, 4")
-    with pytest.raises(ValueError, match=r"a\.json, line 1: no JSON \(cut off in the middle"):
+    with pytest.raises(ValueError, match=r"a\.json, line 1: cut off in the middle"):
         load_texts(tmp_path / "a.json")
 
 
@@ -84,11 +84,15 @@ def test_parquet_is_read_like_a_file(tmp_path, monkeypatch):
     ("rows", "match"),
     [
         ([{"review": "a"}] * 2, "must have a column 'text', got 'review'"),
-        ([{"text": "a", "label": 1}, {"text": "b"}], "must have a column 'label', got 'text'"),
-        ([{"text": 3, "label": 1}] * 2, "must hold texts in 'text', got 3 at 0"),
-        ([{"text": "a", "label": "good"}] * 2, "must hold 0 .* and 1 .* got 'good' at 0"),
+        ([{"text": "a"}] * 2, r"\(train\) must have a column 'label', got 'text'"),
+        (
+            [{"text": "a", "label": 1}, {"text": "b"}],
+            "line 2: expected a column 'label', got 'text'",
+        ),
+        ([{"text": 3, "label": 1}] * 2, "line 1: expected a text in 'text', got 3"),
+        ([{"text": "a", "label": "good"}] * 2, "line 1: expected 0 .* or 1 .* got 'good'"),
         ([{"text": "a", "label": 1}], "must hold at least 2 texts, got 1"),
-        ([], "must have a column 'text', got none"),
+        ([], "must hold at least 2 texts, got 0"),
         (["a"], "line 1: expected an object"),
     ],
 )
@@ -100,8 +104,18 @@ def test_what_is_wrong_with_a_file_is_named(tmp_path, rows, match):
 def test_a_broken_line_is_named_by_its_number(tmp_path):
     path = write(tmp_path / "a.jsonl", ROWS)
     path.write_text(path.read_text() + "{cut")
-    with pytest.raises(ValueError, match=r"a\.jsonl, line 21: no JSON"):
+    with pytest.raises(
+        ValueError, match=r"a\.jsonl, line 21: cut off in the middle: no valid JSON"
+    ):
         load_texts(path)
+
+
+@pytest.mark.parametrize("lines", [['{"label": 1}', "{cut", "3"], ["{cut", "3", '{"label": 1}']])
+def test_the_first_of_several_bad_lines_is_named(tmp_path, lines):
+    good = '{"text": "fine .", "label": 1}'
+    (tmp_path / "a.jsonl").write_text("\n".join([good, "", *lines, good]) + "\n")
+    with pytest.raises(ValueError, match=r"a\.jsonl, line 3: "):
+        load_texts(tmp_path / "a.jsonl")
 
 
 def test_what_is_not_there_is_named(tmp_path, monkeypatch):

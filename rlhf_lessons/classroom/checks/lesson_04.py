@@ -21,6 +21,7 @@ from rlhf_lessons.classroom.exercises import Exercise, compare, require
 
 DTYPES = (torch.float32, torch.float64)
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-6}
+CLOSE = {"atol": 1e-12, "rtol": 5e-7}  # float32 passes; the smallest mistake of 4.9 is larger
 EDGE = 0.02  # how far drawn ratios stay away from the edges of the clip range
 
 
@@ -1053,8 +1054,7 @@ def _(answer, draw) -> None:
             answer(*arguments),
             _adapted(*arguments),
             mistakes=_adapt_mistakes(*arguments),
-            atol=1e-9,
-            rtol=1e-9,
+            **CLOSE,
         )
 
 
@@ -1075,8 +1075,7 @@ def _(answer, draw) -> None:
                 ),
                 **_adapt_mistakes(*arguments),
             },
-            atol=1e-9,
-            rtol=1e-9,
+            **CLOSE,
         )
 
 

@@ -132,12 +132,13 @@ def draw_real_point(
             axes.annotate(
                 name,
                 (point["kl"], point["reward"]),
-                xytext=(6, -12 if form == "o-" else 8),
+                xytext=(7, -13) if form == "o-" else (-7, 6),
+                ha="left" if form == "o-" else "right",
                 textcoords="offset points",
                 fontsize=9.5,
                 color=ink,
             )
-    axes.margins(x=0.12)
+    axes.margins(x=0.16, y=0.14)
     axes.set(
         xlabel="KL(π ‖ π_ref) in nats per response",
         ylabel="judge of people (rating points)",

@@ -27,7 +27,7 @@ def words_of(ticks):
 
 
 def test_attention_maps_hold_the_weights_with_a_word_at_each_row_and_column():
-    weights = np.arange(6.0).reshape(2, 3) / 10
+    weights = np.arange(1.0, 7.0).reshape(2, 3) / 10
     figure = draw_attention({"one": weights, "two": weights / 2}, ["b", "c"], ["a", "b", "c"])
     one, two = figure.axes
     np.testing.assert_array_equal(one.images[0].get_array(), weights)
