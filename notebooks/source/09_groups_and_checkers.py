@@ -913,16 +913,19 @@ for name in ESTIMATORS:
 gone = {name: [ENDS[name, size, 0.2][0] for size in GROUP_SIZES] for name in ESTIMATORS}
 assert max(gone["leave-one-out"]) < 1.25 * min(gone["leave-one-out"])
 assert gone["in deviations"][-1] > 1.8 * gone["in deviations"][0]
-for beta in BETAS[1:]:
-    for size in GROUP_SIZES:  # a policy with less KL than π* for this β can't have its reward
-        kl, share = ENDS["leave-one-out", size, beta]
-        assert kl < optima[beta][0] and share < optima[beta][1]
+for kl, share in ENDS.values():  # no policy has a higher J than π*, whatever the β
+    for beta, best_kl, best_share in zip(FRONTIER, *best, strict=True):
+        assert share - beta * kl < best_share - beta * best_kl + 1e-9
+for size in GROUP_SIZES:
+    assert abs(ENDS["leave-one-out", size, 0.5][1] - optima[0.5][1]) < 0.05
+    assert ENDS["leave-one-out", size, 0.05][0] > optima[0.05][0] + 0.1
 
 # %% [markdown]
 # With leave-one-out, β says how far the policy goes and G next to nothing: sixteen samples are sixteen
-# samples, and the noise on the right falls by little beyond G = 4. All runs are on their way to the
-# star, from below. In deviations the same β = 0.2 ends at half the KL in groups of two, and at half
-# as much again in groups of sixteen: the KL is counted in nats, but the advantage in a unit that
+# samples, and the noise on the right falls by little beyond G = 4. At β = 0.5 the runs end beside the
+# star. At 0.05 they have passed it: more KL than π* needs for more reward, since chance decides which of
+# many right responses were drawn, and got likelier. In deviations β = 0.2 ends at twice the KL in
+# groups of sixteen than in groups of two: the KL is counted in nats, but the advantage in a unit that
 # changes with G and p. Whoever changes G has changed β.
 #
 # ## 7 · Your functions in the loop

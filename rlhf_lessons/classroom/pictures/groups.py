@@ -164,7 +164,9 @@ def draw_group_and_beta(
         (left.star,) = left.plot(
             [], [], "*", color=COLORS[2], markersize=13, linestyle="none", label="π* for this β"
         )
-        left.set(xlabel="KL(π ‖ π_ref), nats", ylabel="share right", xlim=(0, 5), ylim=(0.2, 1.02))
+        left.set(
+            xlabel="KL(π ‖ π_ref), nats", ylabel="share right", xlim=(0, 3.2), ylim=(0.2, 1.02)
+        )
         left.legend(loc="lower right", fontsize=9)
         right.plot(sizes, deviations, "-o", color=COLORS[1])
         (right.chosen,) = right.plot([], [], "o", color=COLORS[2], markersize=12)
