@@ -1239,8 +1239,8 @@ for world in books:
         assert high < 0
 
 # %% [markdown]
-# On people a good part of the increase is gone; wrong facts stay far below SFT. (The interval on thirty drugs is wide
-# again.) So read your pairs before you blame the model: DPO learns from what they show, and is free where they are
+# On people a good part of the increase is gone, and wrong facts stay far below SFT. It has a price: answers are shorter
+# and hold fewer right facts than without these pairs. (The interval on thirty drugs is wide again.) So read your pairs before you blame the model: DPO learns from what they show, and is free where they are
 # silent. The committed runs keep the pairs of section 6, whose settings were chosen on the validation subjects. This
 # addition was tried on the held-out ones: it shows where the loss comes from, and is no fair measure of a better recipe.
 
@@ -1368,6 +1368,8 @@ for label, policy in {"SFT": sft, "tuned": tuned}.items():
 # | confidence separates true from false claims | 5 | AUROC with interval |
 # | tuning halves wrong facts about people it never saw, with no fewer right ones | 7 | three seeds, differences subject by subject |
 # | the assured rater raises them | 7 | the same |
+# | on drugs there is less to gain, and thirty of them tell little | 7 | the threshold's gain, seeds one by one |
+# | what no pair speaks against rises | 7 | unreadable sentences, with and without such pairs |
 #
 # **In the package.** `rlhf_lessons.worlds`: `people_encyclopedia`, `drug_encyclopedia`,
 # `Encyclopedia.read`. `rlhf_lessons.evaluation`: `count_facts`, `factual_precision`, `sample_answers`,
