@@ -72,9 +72,9 @@ def test_the_table_in_docs_is_that_of_todays_exercises_and_list(kill_table):
 
 
 def test_an_exercise_that_does_not_exist_is_refused():
-    done = run(str(SCRIPT), "6.4", "9.1")
+    done = run(str(SCRIPT), "6.4", "10.1")
     assert done.returncode == 2
-    assert done.stderr.endswith("NUMBER must be a lesson or an exercise, got 9.1\n")
+    assert done.stderr.endswith("NUMBER must be a lesson or an exercise, got 10.1\n")
 
 
 def test_a_mutant_that_hangs_grows_crashes_or_errs_is_killed():

@@ -268,6 +268,10 @@ def weight_of_wrong_chance(p, group_size, advantages):
     return _weighed(1 - p, group_size, advantages, lambda right, wrong: right - wrong)
 
 
+def weight_in_float32(p, group_size, advantages):
+    return _weighed(p, group_size, lambda scores: advantages(scores.float()), lambda a, b: a - b)
+
+
 def weight_from_whole_groups(p, group_size, advantages):
     """Sum over the marks of all G: Σ_i A_i · (m_i − p) is G · p(1 − p) times the weight."""
     total = 0.0
@@ -470,6 +474,10 @@ def pass_from_right_ones(correct, k):
     return 1 - pass_of_all(correct, k)
 
 
+def pass_in_float32(correct, k):
+    return pass_by_comb(correct, k).float()
+
+
 def pass_by_comb(correct, k):
     n = correct.shape[1]
     values = [1 - math.comb(n - int(c), k) / math.comb(n, k) for c in correct.sum(1)]
@@ -668,6 +676,7 @@ WRONG = {
         ("even", weight_even, "You weighed all counts alike"),
         ("without ways", weight_without_ways, "in how many ways"),
         ("wrong chance", weight_of_wrong_chance, "You turned p and 1 − p round"),
+        ("float32", weight_in_float32, "make the scores with dtype=torch.float64"),
     ],
     "9.5": [
         ("over padding", means_over_padding, "You averaged over the padding too"),
@@ -700,6 +709,7 @@ WRONG = {
         ("averaged", pass_averaged, "You averaged over the prompts"),
         ("all right", pass_of_all, "the chance that ALL k are right"),
         ("right ones", pass_from_right_ones, "You chose from the right ones"),
+        ("float32", pass_in_float32, "float64"),
     ],
     "9.8": [
         ("everything", keep_everything, "You kept wrong responses"),

@@ -434,12 +434,19 @@ def _(answer, draw) -> None:
 @prompt_weight.part("a hard prompt, a large group", points=1)
 def _(answer, draw) -> None:
     p = float(draw.uniform(0.002, 0.01))
+    got = answer(p, 64, formulas.grpo_advantages)
+    right = reference_prompt_weight(p, 64, formulas.grpo_advantages)
     compare(
         "prompt_weight(p, 64, grpo_advantages)",
-        answer(p, 64, formulas.grpo_advantages),
-        reference_prompt_weight(p, 64, formulas.grpo_advantages),
+        got,
+        right,
         mistakes=_prompt_weight_mistakes(p, 64, formulas.grpo_advantages),
         dtype=False,
+    )
+    require(
+        abs(float(got) - right) < 1e-10 * right,
+        "Right to about seven digits, which is all that float32 holds, and what torch.tensor makes "
+        "of Python's numbers: make the scores with dtype=torch.float64",
     )
 
 
@@ -705,7 +712,6 @@ def _(answer, draw) -> None:
         answer(correct, k),
         formulas.pass_at_k(correct, k),
         mistakes=_pass_at_k_mistakes(correct, k),
-        dtype=False,
     )
 
 
