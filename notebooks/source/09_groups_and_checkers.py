@@ -1005,7 +1005,7 @@ assert objective["RLOO"] > objective["PPO"] + 0.15
 
 # %% [markdown]
 # From as many samples and in as much time the groups gain far more. But look at the left picture: at
-# the same KL the three lie on one line. Groups did not find better reviews, they went further along the
+# the same KL the three lie nearly on one line. Groups did not find better reviews, they went further along the
 # same way, and PPO with the same β is on its way still: its J is the lower one. So "RLOO learns faster
 # than PPO" says here: at *this* step size, which is one for all three and was tuned for none. What slows
 # PPO down is not measured here. And the value function cost no time, since it reads the policy's own
