@@ -166,25 +166,28 @@ def turns(
     return theirs[1:], [seconds[1:] for seconds in ours]
 
 
+def ratio(theirs: list[float], ours: list[float]) -> float:
+    """Give the median over the steps of what theirs took, in units of ours."""
+    return round(statistics.median(t / o for t, o in zip(theirs, ours, strict=True)), 2)
+
+
+def milliseconds(seconds: list[float]) -> float:
+    """Give the median."""
+    return round(1000 * statistics.median(seconds), 1)
+
+
 def report(
     theirs: list[float], ours: list[list[float]], target: float | None, **about: Any
 ) -> dict[str, Any]:
     """Print one JSON line."""
     fast, plain = ours
-
-    def ratio(seconds: list[float]) -> float:
-        return round(statistics.median(t / o for t, o in zip(theirs, seconds, strict=True)), 2)
-
-    def ms(seconds: list[float]) -> float:
-        return round(1000 * statistics.median(seconds), 1)
-
     line = {
         **about,
-        "trl_ms": ms(theirs),
-        "ours_ms": ms(fast),
-        "ours_default_products_ms": ms(plain),
-        "ratio": ratio(fast),
-        "ratio_default_products": ratio(plain),
+        "trl_ms": milliseconds(theirs),
+        "ours_ms": milliseconds(fast),
+        "ours_default_products_ms": milliseconds(plain),
+        "ratio": ratio(theirs, fast),
+        "ratio_default_products": ratio(theirs, plain),
         "target": target,
         "steps": len(theirs),
         **machine(),

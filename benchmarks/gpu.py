@@ -177,18 +177,10 @@ class Device:
         return Meter()
 
 
-def milliseconds(seconds: list[float]) -> float:
-    return round(1000 * statistics.median(seconds), 2)
-
-
 def report(device: Device, **about: Any) -> None:
     machine = {**side_by_side.machine(), "threads": torch.get_num_threads()}
     line = {**about, "device": device.describe(), **machine}
     print(json.dumps(line, ensure_ascii=False), flush=True)
-
-
-def ratio(theirs: list[float], ours: list[float]) -> float:
-    return round(statistics.median(t / o for t, o in zip(theirs, ours, strict=True)), 2)
 
 
 # --- right first ----------------------------------------------------------------------------------
@@ -273,7 +265,7 @@ def sampling(device: Device, size: Size) -> None:
                 new_tokens=size.new_tokens,
                 ours_tokens_per_s=round(tokens / statistics.median(seconds[1][2:])),
                 theirs_tokens_per_s=round(tokens / statistics.median(seconds[0][2:])),
-                ratio=ratio(seconds[0][2:], seconds[1][2:]),
+                ratio=side_by_side.ratio(seconds[0][2:], seconds[1][2:]),
             )  # fmt: skip
         del policy
         clean(device)
@@ -309,9 +301,9 @@ def against(
         metered, [device.metered(loop, of_ours)], size.steps, device.clock
     )
     line = {
-        "ours_ms": milliseconds(ours),
-        "trl_ms": milliseconds(theirs),
-        "ratio": ratio(theirs, ours),
+        "ours_ms": side_by_side.milliseconds(ours),
+        "trl_ms": side_by_side.milliseconds(theirs),
+        "ratio": side_by_side.ratio(theirs, ours),
     }
     if device.is_gpu:
         line["ours_transient_MiB"] = round(statistics.median(of_ours))

@@ -32,6 +32,7 @@ from rlhf_lessons.models import LanguagePolicy, TokenBatch
 from rlhf_lessons.models.saved_model import try_saving
 from rlhf_lessons.training.given_responses import (
     as_tokens,
+    check_reference_log_probs,
     checked_list,
     dealt_rows,
     summed_log_probs,
@@ -192,13 +193,12 @@ def train_dpo(
     if reference is not None:
         refuse_other_tokens("train_dpo", policy, reference)
     trained = Pairs.encode(policy, pairs, "pairs", max_new_tokens)
-    if reference_log_probs is not None:
-        given = [tuple(getattr(side, "shape", ())) for side in reference_log_probs]
-        if given != [(len(trained),)] * 2:
-            raise ValueError(
-                f"train_dpo: reference_log_probs must be two tensors of shape ({len(trained)},), "
-                f"log π_ref of the chosen and of the rejected responses, got {given}"
-            )
+    check_reference_log_probs(
+        "train_dpo",
+        reference_log_probs,
+        len(trained),
+        "log π_ref of the chosen and of the rejected responses",
+    )
     held_out = None
     if validation is not None:
         held_out = Pairs.encode(policy, validation, "validation", max_new_tokens)

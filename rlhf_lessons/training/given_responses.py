@@ -3,6 +3,7 @@
     refuse what is no list                     ``checked_list``
     read prompts and responses once            ``as_tokens``
     log π(y | x), summed over each response    ``summed_log_probs``
+    refuse log π_ref of other responses        ``check_reference_log_probs``
     deal the rows of each update               ``dealt_rows``
 
 ``train_dpo`` takes pairs and ``train_kto`` single responses; each reads from top to bottom and
@@ -100,6 +101,30 @@ def summed_log_probs(
     with precision(policy.device, bf16):
         log_probs = policy.log_probs_of(batch)
     return formulas.sequence_log_prob(log_probs, batch.response_mask.to(policy.device))
+
+
+def check_reference_log_probs(
+    where: str, given: tuple[Tensor, Tensor] | None, count: int, of: str
+) -> None:
+    """Refuse log-probabilities that are not those of the data.
+
+    Args:
+        where: the function, for messages.
+        given: what its argument reference_log_probs was given; None is right.
+        count: N, how many of each there are to be.
+        of: what the two hold, in words.
+
+    Raises:
+        ValueError: if it is anything but two tensors of shape (N,).
+    """
+    if given is None:
+        return
+    shapes = [tuple(getattr(side, "shape", ())) for side in given]
+    if shapes != [(count,)] * 2:
+        raise ValueError(
+            f"{where}: reference_log_probs must be two tensors of shape ({count},), {of}, "
+            f"got {shapes}"
+        )
 
 
 def dealt_rows(

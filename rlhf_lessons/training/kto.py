@@ -32,6 +32,7 @@ from rlhf_lessons.models import LanguagePolicy, TokenBatch
 from rlhf_lessons.models.saved_model import try_saving
 from rlhf_lessons.training.given_responses import (
     as_tokens,
+    check_reference_log_probs,
     checked_list,
     dealt_rows,
     summed_log_probs,
@@ -201,13 +202,12 @@ def train_kto(
     if reference is not None:
         refuse_other_tokens("train_kto", policy, reference)
     trained = _Thumbs.encode("train_kto", "thumbs", policy, thumbs, max_new_tokens)
-    if reference_log_probs is not None:
-        given = [tuple(getattr(side, "shape", ())) for side in reference_log_probs]
-        if given != [(len(trained),)] * 2:
-            raise ValueError(
-                f"train_kto: reference_log_probs must be two tensors of shape ({len(trained)},), "
-                f"log π_ref of the responses and of the mismatched pairs, got {given}"
-            )
+    check_reference_log_probs(
+        "train_kto",
+        reference_log_probs,
+        len(trained),
+        "log π_ref of the responses and of the mismatched pairs",
+    )
     held_out = None
     if validation is not None:
         held_out = _Thumbs.encode("train_kto", "validation", policy, validation, max_new_tokens)

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from rlhf_lessons.whole_files import replacing
 from rlhf_lessons.worlds.dialogues import ANSWER, read_turns, split_texts, split_turns, write_turns
-from rlhf_lessons.worlds.rows import PACKED, read_splits
+from rlhf_lessons.worlds.rows import PACKED, Table, read_splits
 
 OTHER = (b"[", b"PAR1", PACKED)  # how files begin to which no line can be added
 
@@ -179,13 +179,28 @@ def load_preferences(
             good.append(preference)
         except ValueError as error:
             problems[number] = str(error)
-    if problems:
-        problems = dict(sorted(problems.items()))
-        if not keep_good:
-            raise PreferenceFileError(table.source, problems, table.unit)
-        said = describe(table.source, problems, table.unit)
-        warnings.warn(said + f"\nkept {len(good)}", stacklevel=2)
+    name_problems(table, problems, len(good) if keep_good else None)
     return good
+
+
+def name_problems(table: Table, problems: Mapping[int, str], kept: int | None) -> None:
+    """Say which rows of a file are bad: in an error, or in a warning of the caller's caller.
+
+    Args:
+        table: what was read.
+        problems: number of a row or line -> what is wrong with it; none says nothing.
+        kept: how many good rows go on without the bad ones; None lets none go on.
+
+    Raises:
+        PreferenceFileError: there are problems and ``kept`` is None.
+    """
+    if not problems:
+        return
+    problems = dict(sorted(problems.items()))
+    if kept is None:
+        raise PreferenceFileError(table.source, problems, table.unit)
+    said = describe(table.source, problems, table.unit)
+    warnings.warn(said + f"\nkept {kept}", stacklevel=3)
 
 
 def to_line(preference: Sequence[str]) -> str:

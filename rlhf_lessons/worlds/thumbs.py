@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rlhf_lessons.whole_files import replacing
-from rlhf_lessons.worlds.preferences import PreferenceFileError, describe
+from rlhf_lessons.worlds.preferences import name_problems
 from rlhf_lessons.worlds.rows import read_splits
 
 __all__ = ["Thumb", "load_thumbs", "save_thumbs", "thumbs_of_pairs"]
@@ -78,12 +77,7 @@ def load_thumbs(
             good.append(_of_row(row))
         except ValueError as error:
             problems[number] = str(error)
-    if problems:
-        problems = dict(sorted(problems.items()))
-        if not keep_good:
-            raise PreferenceFileError(table.source, problems, table.unit)
-        said = describe(table.source, problems, table.unit)
-        warnings.warn(said + f"\nkept {len(good)}", stacklevel=2)
+    name_problems(table, problems, len(good) if keep_good else None)
     return good
 
 
