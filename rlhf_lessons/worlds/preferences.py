@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from rlhf_lessons.whole_files import replacing
 from rlhf_lessons.worlds.dialogues import ANSWER, read_turns, split_texts, split_turns, write_turns
-from rlhf_lessons.worlds.rows import PACKED, Table, read_splits
+from rlhf_lessons.worlds.rows import PACKED, Table, read_split
 
 OTHER = (b"[", b"PAR1", PACKED)  # how files begin to which no line can be added
 
@@ -148,12 +148,7 @@ def load_preferences(
             a file has no lines.
         ValueError: a folder without that split, or messages and no chat template.
     """
-    splits = read_splits("load_preferences", Path(path).expanduser(), Preference._fields)
-    if split not in splits:
-        raise ValueError(
-            f"load_preferences: split must be one of {sorted(splits)} for {path}, got {split!r}"
-        )
-    table = splits[split]
+    table = read_split("load_preferences", path, Preference._fields, split)
     good: list[Preference] = []
     problems = dict(table.broken)
     for number, row in table.rows:

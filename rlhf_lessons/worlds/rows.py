@@ -18,6 +18,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import json
+import os
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -44,6 +45,31 @@ class Table(NamedTuple):
     columns: Sequence[str]
     rows: Iterable[tuple[int, Any]]
     broken: Mapping[int, str]
+
+
+def read_split(
+    where: str, path: str | os.PathLike[str], columns: Sequence[str], split: str
+) -> Table:
+    """Read one split of a file or folder.
+
+    Args:
+        where: the function that asks, for messages.
+        path: a file, which has one split, ``train``, or a folder with a file for each.
+        columns: as for ``read_splits``.
+        split: which one.
+
+    Returns:
+        Its table.
+
+    Raises:
+        ValueError: there is no such split. Files raise what ``read_splits`` says.
+    """
+    splits = read_splits(where, Path(path).expanduser(), columns)
+    if split not in splits:
+        raise ValueError(
+            f"{where}: split must be one of {sorted(splits)} for {path}, got {split!r}"
+        )
+    return splits[split]
 
 
 def read_splits(where: str, path: Path, columns: Sequence[str]) -> dict[str, Table]:

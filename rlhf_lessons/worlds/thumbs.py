@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from rlhf_lessons.whole_files import replacing
 from rlhf_lessons.worlds.preferences import name_problems
-from rlhf_lessons.worlds.rows import read_splits
+from rlhf_lessons.worlds.rows import read_split
 
 __all__ = ["Thumb", "load_thumbs", "save_thumbs", "thumbs_of_pairs"]
 
@@ -64,12 +64,7 @@ def load_thumbs(
         ValueError: a folder without that split.
     """
     columns = [*_OTHER_NAMES, *_OTHER_NAMES.values()]
-    splits = read_splits("load_thumbs", Path(path).expanduser(), columns)
-    if split not in splits:
-        raise ValueError(
-            f"load_thumbs: split must be one of {sorted(splits)} for {path}, got {split!r}"
-        )
-    table = splits[split]
+    table = read_split("load_thumbs", path, columns, split)
     good: list[Thumb] = []
     problems = dict(table.broken)
     for number, row in table.rows:
