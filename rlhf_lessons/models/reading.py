@@ -56,6 +56,29 @@ class Reader:
             self.cache = None  # of transformers 4.48: it has room for what it read first, no more
         return logits[:, -1]
 
+    def read_prompts(self, tokens: Tensor) -> Tensor:
+        """Read the (B, P) prompts and give the next token's logits (B, V); equal ones once.
+
+        Of n responses to one prompt the prompt is most of the work: it is read in one row, whose
+        part of the cache is then copied for the others.
+        """
+        whole = tokens if self.seen is None else torch.cat([tokens, self.seen.long()], dim=1)
+        _, which = whole.unique(dim=0, return_inverse=True)
+        rows = torch.arange(len(tokens), device=tokens.device)
+        first = rows.new_full((int(which.max()) + 1,), len(rows))
+        first.scatter_reduce_(0, which, rows, "amin")
+        if len(first) == len(rows):
+            return self.read(tokens)
+        seen = self.seen
+        if seen is not None:
+            self.seen = seen[first]
+        logits = self.read(tokens[first])
+        if not self.can_drop():  # nor to copy: from the beginning, with all rows
+            self.cache, self.text, self.length, self.seen = None, None, 0, seen
+            return self.read(tokens)
+        self.keep(which)
+        return logits[which]
+
     def can_drop(self) -> bool:
         """Say whether the cache, and each of its layers, knows how to keep only some rows."""
         parts = (self.cache, *getattr(self.cache, "layers", ()))
@@ -87,6 +110,10 @@ class GPT2Reader:
         self.room = room
         self.length = 0
         self.states: list[Tensor] = []  # a layer's keys and values, (2, B, H, P + room, D)
+
+    def read_prompts(self, tokens: Tensor) -> Tensor:
+        """Read the (B, P) prompts and give the next token's logits (B, V)."""
+        return self.read(tokens)
 
     def can_drop(self) -> bool:
         """Say that rows can be dropped."""

@@ -58,7 +58,7 @@ def sample_tokens(
     log_probs = torch.zeros((rows, most), dtype=uniforms.dtype, device=device)
     row = torch.arange(rows, device=device)  # which rows are still computed
     ended = torch.zeros(rows, dtype=torch.bool, device=device)  # and which of them have ended
-    logits = reader.read(prompt_tokens)
+    logits = reader.read_prompts(prompt_tokens)
     for step in range(most):
         drawn, log_prob = _draw(logits, uniforms[step, row], unspoken, temperature, top_k, top_p)
         tokens[row, step], log_probs[row, step] = drawn, log_prob

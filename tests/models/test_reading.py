@@ -123,3 +123,37 @@ def test_within_autocast_the_model_reads_for_itself():
         rollout = policy.sample(["a b"] * 40, 6, generator=torch.Generator().manual_seed(0))
     assert rollout.log_probs.dtype == torch.float32
     assert rollout.log_probs.isfinite().all()
+
+
+@pytest.mark.parametrize("prompts", [["a b", "c d"], ["a b c d", "d d"]], ids=str)
+@pytest.mark.parametrize("cached", [True, False])
+@torch.no_grad()
+def test_equal_prompts_are_read_once_and_go_on_apart(prompts, cached):
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=8, hidden_size=16, intermediate_size=32, num_hidden_layers=2,
+        num_attention_heads=2, max_position_embeddings=32, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    policy = policy_of(AutoModelForCausalLM.from_config(config).eval())
+    batch = policy.encode([prompts[i] for i in (0, 1, 0, 0, 1)])
+    mask = None if batch.prompt_mask.all() else batch.prompt_mask
+    seen = []
+
+    def forward(tokens, *args, **kw):
+        seen.append(len(tokens))
+        logits, cache = policy._forward(tokens, *args, **kw)
+        return logits, cache if cached else None
+
+    def apart(tokens, *args, **kw):
+        logits, cache = policy._forward(tokens, *args, **kw)
+        return logits, cache if cached else None
+
+    once, each = Reader(forward, mask, room=4), Reader(apart, mask, room=4)
+    got, expected = once.read_prompts(batch.prompt_tokens), each.read(batch.prompt_tokens)
+    for step in range(4):
+        torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
+        tokens = (torch.arange(5) + step)[:, None] % 8  # other tokens after equal prompts
+        got, expected = once.read(tokens), each.read(tokens)
+    assert expected.std() > 0.01
+    if cached and once.can_drop():  # transformers 4.48 gives a tuple
+        assert seen == [2, 5, 5, 5, 5]
