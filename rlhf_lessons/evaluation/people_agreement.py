@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from rlhf_lessons.evaluation.resampling import bootstrap_intervals
 from rlhf_lessons.evaluation.sweeps import read_runs, write_run
 from rlhf_lessons.models import load_people_judge
 from rlhf_lessons.worlds import VaderJudge, load_snippets
@@ -33,7 +34,6 @@ __all__ = [
 FOLDER = Path(__file__).with_name("people_agreement_runs")
 COMMAND = "python -m rlhf_lessons real judge --measure"
 CLEAR = 1.0
-_RESAMPLES, _SEED = 2000, 0
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,7 @@ def agreement_with_people(scores: Sequence[float], ratings: Sequence[float]) -> 
             np.corrcoef(a, b)[0, 1],
         ]
 
-    random = np.random.default_rng(_SEED)
-    drawn = [figures(random.integers(len(x), size=len(x))) for _ in range(_RESAMPLES)]
-    ends = np.percentile(drawn, [2.5, 97.5], axis=0)
-    values = zip(figures(np.arange(len(x))), *ends, strict=True)
-    return PeopleAgreement(len(x), *(tuple(map(float, value)) for value in values))
+    return PeopleAgreement(len(x), *bootstrap_intervals(range(len(x)), figures))
 
 
 def measure_people_agreement(folder: Path | None = None) -> None:
