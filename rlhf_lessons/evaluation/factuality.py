@@ -19,13 +19,14 @@ import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 
 from rlhf_lessons.evaluation.language import Estimate, estimate_mean
 from rlhf_lessons.models import LanguagePolicy
-from rlhf_lessons.worlds import Claim, Encyclopedia, Preference
+from rlhf_lessons.worlds import Claim, Encyclopedia, Preference, Reading
 
 __all__ = [
     "AssuredRater",
@@ -45,6 +46,26 @@ __all__ = [
 ]
 
 Fact = tuple[str, str]
+
+
+class FactReader(Protocol):
+    """What counts and judges need of a world: its own ``Encyclopedia``, or real facts.
+
+    Attributes:
+        facts: (subject, relation) -> the true value.
+    """
+
+    @property
+    def facts(self) -> Mapping[Fact, str]:
+        """What is true."""
+
+    def subject_of(self, prompt: str) -> str:
+        """Say whom a prompt asks about; a ValueError where it asks about nobody known."""
+
+    def read(self, text: str, about: str | None = None) -> Reading:
+        """Find the claims, hedges and unreadable sentences of an answer about a subject."""
+
+
 Judge = Callable[[Sequence[str], Sequence[str]], np.ndarray]
 
 
@@ -80,7 +101,7 @@ class FactCount:
 
 
 def _own_claims(
-    encyclopedia: Encyclopedia, prompt: str, response: str
+    encyclopedia: FactReader, prompt: str, response: str
 ) -> tuple[dict[str, list[str]], int, int]:
     """Give the values claimed of each relation of the subject, and count hedges and the rest."""
     about = encyclopedia.subject_of(prompt)
@@ -98,7 +119,7 @@ def _own_claims(
 
 
 def count_facts(
-    encyclopedia: Encyclopedia, prompts: Sequence[str], responses: Sequence[str]
+    encyclopedia: FactReader, prompts: Sequence[str], responses: Sequence[str]
 ) -> list[FactCount]:
     """Count right and wrong facts, hedges and unreadable sentences of each long answer.
 
@@ -226,7 +247,7 @@ class ReferenceJudge:
         penalty: how many right facts one unreadable sentence costs.
     """
 
-    encyclopedia: Encyclopedia
+    encyclopedia: FactReader
     price: float = 1.0
     penalty: float = 1.0
 
@@ -333,7 +354,7 @@ class ConfidenceJudge:
         penalty: how many right facts one unreadable sentence costs.
     """
 
-    encyclopedia: Encyclopedia
+    encyclopedia: FactReader
     answers: Mapping[Fact, Mapping[str, int]]
     price: float = 1.0
     penalty: float = 1.0
@@ -371,7 +392,7 @@ class AssuredRater:
         dislike: how much one hedge costs.
     """
 
-    encyclopedia: Encyclopedia
+    encyclopedia: FactReader
     dislike: float = 1.0
 
     def __call__(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:

@@ -168,11 +168,14 @@ class FactualityRun:
         return estimate_mean(self.counts[measure][world])
 
 
-def load_factuality_sweep(folder: Path | None = None) -> list[FactualityRun]:
+def load_factuality_sweep(
+    folder: Path | None = None, command: str = COMMAND
+) -> list[FactualityRun]:
     """Read the committed runs.
 
     Args:
         folder: where the files are; None takes the one beside this module.
+        command: what makes them, for the message where there are none.
 
     Returns:
         The runs, sorted by judge, unit, rehearsal, seed, β and price.
@@ -181,7 +184,7 @@ def load_factuality_sweep(folder: Path | None = None) -> list[FactualityRun]:
         FileNotFoundError: there are none; the message says how to make them.
         ValueError: a file is no run of this sweep; the message names it.
     """
-    runs = read_runs(folder or FOLDER, lambda run, _: FactualityRun(**run), COMMAND)
+    runs = read_runs(folder or FOLDER, lambda run, _: FactualityRun(**run), command)
     return sorted(runs, key=lambda run: [(part is not None, part) for part in run.key])
 
 

@@ -20,7 +20,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rlhf_lessons.evaluation.people_agreement import load_people_agreement, measure_people_agreement
+from rlhf_lessons.evaluation.real_confidence import knowledge_table
+from rlhf_lessons.evaluation.real_knowledge import load_real_knowledge, measure_real_knowledge
 from rlhf_lessons.evaluation.real_model import measure_real_words, real_word_surprises
+from rlhf_lessons.evaluation.real_tuning import (
+    load_real_tuning,
+    measure_real_tuning,
+    tuning_table,
+)
 from rlhf_lessons.models import CheckpointError
 from rlhf_lessons.models.gguf_folder import gguf_to_folder
 from rlhf_lessons.real_parts import (
@@ -74,6 +81,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     judge.add_argument("--measure", action="store_true", help="measure again: a few minutes")
     words = commands.add_parser("words", help="how much each word of a sentence surprises it")
     words.add_argument("--measure", action="store_true", help="measure again: some seconds")
+    known = commands.add_parser("knowledge", help="what it knows of countries, and how surely")
+    known.add_argument("--measure", action="store_true", help="ask again: some minutes")
+    tuning = commands.add_parser("tuning", help="teaching it to say what it knows, and no more")
+    tuning.add_argument("--measure", action="store_true", help="train what is missing")
+    tuning.add_argument("--folder", type=Path, help="where the runs are; those of the course")
     arguments = parser.parse_args(argv)
     names = getattr(arguments, "names", None) or list(PARTS)
     unknown = [name for name in names if name not in PARTS]
@@ -84,6 +96,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _judge(arguments.measure)
         if arguments.command == "words":
             return _words(arguments.measure)
+        if arguments.command == "knowledge":
+            return _knowledge(arguments.measure)
+        if arguments.command == "tuning":
+            return _tuning(arguments.measure, arguments.folder)
         return {"get": _get, "verify": _verify, "remove": _remove}[arguments.command](names)
     except (OSError, PartError, CheckpointError) as error:
         print(error, file=sys.stderr)
@@ -130,6 +146,20 @@ def _judge(measure: bool) -> int:
     for name, agreed in found.items():
         print(f"{name:<12} {agreed.count:,} held-out snippets: {agreed}")
     print(f"people-judge on the texts it was fitted to, each left out: correlation {left_out:.3f}")
+    return 0
+
+
+def _knowledge(measure: bool) -> int:
+    if measure:
+        measure_real_knowledge()
+    print(knowledge_table(load_real_knowledge()))
+    return 0
+
+
+def _tuning(measure: bool, folder: Path | None) -> int:
+    if measure and (failed := measure_real_tuning(folder)):
+        return failed
+    print(tuning_table(load_real_tuning(folder)))
     return 0
 
 

@@ -34,14 +34,16 @@ def do_runs(
     *,
     command: str,
     settings: Mapping[str, Any],
+    threads: int = 1,
 ) -> int:
-    """Do the runs that have no file yet, on one thread: sums in the same order on every machine.
+    """Do the runs that have no file yet.
 
     Args:
         paths: what makes a run this one -> its file; the runs are done in this order.
         do: makes a run: what was measured, as JSON values, and a line about it to print.
         command: what to type to make them again.
         settings: what the runs have in common, as JSON values.
+        threads: of PyTorch; on one, sums are made in the same order on every machine.
 
     Returns:
         0; 1 where a file is no run or was made with other settings: then nothing is done.
@@ -51,15 +53,15 @@ def do_runs(
     except ValueError as error:
         print(error, file=sys.stderr)
         return 1
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
     try:
         for key in missing:
             run, line = do(key)
             write_run(paths[key], run, command=command, settings=settings)
             print(f"{paths[key].stem}: {line}", flush=True)
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
     return 0
 
 

@@ -28,9 +28,11 @@ if TYPE_CHECKING:
 __all__ = [
     "SIGNS",
     "draw_confidence",
+    "draw_fame",
     "draw_knowledge",
     "draw_policy",
     "draw_right_wrong",
+    "draw_said",
     "draw_threshold",
     "marked_answer",
 ]
@@ -83,6 +85,36 @@ def draw_knowledge(groups: Mapping[str, Sequence[tuple[float, Estimate]]]) -> Fi
     Returns:
         The figure.
     """
+    return _draw_known(
+        groups,
+        xlabel="how often the fact was read in pretraining",
+        ylabel="P(true answer)",
+        title="A fact must be read dozens of times to be known",
+        xlim=(2, 3_000),
+    )
+
+
+def draw_fame(groups: Mapping[str, Sequence[tuple[float, Estimate]]]) -> Figure:
+    """Draw how well facts of countries are known against how many people live there.
+
+    Args:
+        groups: kind of fact -> (population, share of right answers) of each of its bins.
+
+    Returns:
+        The figure.
+    """
+    return _draw_known(
+        groups,
+        xlabel="population of the country",
+        ylabel="right answers",
+        title="Of a large country it knows more",
+        xlim=(4e5, 6e9),
+    )
+
+
+def _draw_known(
+    groups: Mapping[str, Sequence[tuple[float, Estimate]]], xlim: tuple[float, float], **told: str
+) -> Figure:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7.2, 4.0), layout="constrained")
@@ -92,14 +124,49 @@ def draw_knowledge(groups: Mapping[str, Sequence[tuple[float, Estimate]]]) -> Fi
         values = [estimate.value for estimate in estimates]
         curve(axes, times, values, low=low, high=high, label=label, index=index)
     axes.set_xscale("log")
-    axes.set(
-        xlabel="how often the fact was read in pretraining",
-        ylabel="P(true answer)",
-        title="A fact must be read dozens of times to be known",
-        ylim=(0, 1.02),
-        xlim=(2, 3_000),
-    )
+    axes.set(ylim=(0, 1.02), xlim=xlim, **told)
     label_ends(axes)
+    return figure
+
+
+def draw_said(
+    policies: Mapping[str, Mapping[str, Mapping[str, Mean]]],
+) -> Figure:
+    """Draw what policies say, of each the right, hedged, unreadable and wrong answers in one bar.
+
+    Args:
+        policies: world -> policy -> "right", "hedged", "unreadable", "wrong" -> the share of the
+            answers, with the ends of its interval.
+
+    Returns:
+        The figure: a panel a world, a bar a policy. The intervals of right and wrong are drawn from
+        the two ends of the bar.
+    """
+    import matplotlib.pyplot as plt
+
+    figure, panels = plt.subplots(
+        1, len(policies), figsize=(9.6, 0.9 + 0.42 * max(map(len, policies.values()))),
+        layout="constrained", sharey=True, squeeze=False,
+    )  # fmt: skip
+    for axes, (world, bars) in zip(panels[0], policies.items(), strict=True):
+        for place, shares in enumerate(bars.values()):
+            left = 0.0
+            for measure in ("right", "hedged", "unreadable", "wrong"):
+                width = shares[measure][0]
+                axes.barh(
+                    place, width, left=left, color=_BARS[measure], edgecolor="white",
+                    hatch="//" if measure == "wrong" else "",
+                    label=measure if place == 0 else "_more",
+                )  # fmt: skip
+                left += width
+            _, low, high = shares["right"]
+            axes.hlines(place, low, high, color=_BLACK, linewidth=1.5)
+            _, low, high = shares["wrong"]
+            axes.hlines(place, left - high, left - low, color=_BLACK, linewidth=1.5)
+        axes.set(yticks=range(len(bars)), yticklabels=list(bars), xlim=(0, 1), title=world)
+        axes.set_xlabel("share of the answers")
+    panels[0, 0].invert_yaxis()
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 
