@@ -13,6 +13,7 @@ Left out on purpose: pictures, and how an answer is read (``worlds.read_answer``
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ __all__ = [
     "RealAnswer",
     "RealBook",
     "ask",
+    "ask_facts",
     "chat_prompt",
     "knowledge_by_population",
     "load_real_knowledge",
@@ -278,11 +280,65 @@ def sample_texts(
     return texts, log_probs
 
 
-def measure_real_knowledge(folder: Path | None = None) -> None:
-    """Ask SmolLM2 for every fact, and keep what it said.
+def ask_facts(
+    policy: LanguagePolicy,
+    facts: Sequence[RealFact],
+    temperatures: Sequence[float] = (),
+    samples: int = SAMPLES,
+    seed: int = 0,
+) -> list[AskedFact]:
+    """Ask a chat model for facts of one kind, in every phrasing.
 
-    The facts that tuning and choices may look at are asked for at every temperature, the held-out
-    ones as well: what was chosen is seen beside what was not.
+    Args:
+        policy: who answers.
+        facts: of one kind, at least one.
+        temperatures: of the answers that are sampled beside the likeliest one.
+        samples: answers to each phrasing at each temperature.
+        seed: of the draws.
+
+    Returns:
+        The facts with what was answered.
+
+    Raises:
+        ValueError: no facts, facts of several kinds, or a setting out of its range.
+    """
+    kinds = {fact.kind for fact in facts}
+    if len(kinds) != 1 or samples < 1:
+        raise ValueError(
+            f"ask_facts: facts must be of one kind and samples at least 1, got "
+            f"{', '.join(sorted(kinds)) or 'none'} and {samples}"
+        )
+    (kind,) = kinds
+    book = RealBook(policy, kind, facts)
+    texts, log_probs = sample_texts(policy, book.prompts, GREEDY, seed, kind)
+    answers = [
+        RealAnswer(text, *read_claim(text, fact), round(log_prob, 3))
+        for text, log_prob, (fact, _) in zip(texts, log_probs, book.asked, strict=True)
+    ]
+    sampled: dict[float, list[tuple[str | None, ...]]] = {}
+    for place, temperature in enumerate(temperatures, start=1):
+        repeated = [prompt for prompt in book.prompts for _ in range(samples)]
+        label = f"{kind}, temperature {temperature:g}"
+        told = iter(sample_texts(policy, repeated, temperature, seed + place, label)[0])
+        sampled[temperature] = [
+            tuple(read_claim(next(told), fact)[1] for _ in range(samples)) for fact, _ in book.asked
+        ]
+    ways = len(PHRASINGS[kind])
+    return [
+        AskedFact(
+            kind,
+            fact.subject,
+            fact.population,
+            fact.held_out,
+            tuple(answers[first : first + ways]),
+            {name: tuple(claims[first : first + ways]) for name, claims in sampled.items()},
+        )
+        for first, fact in zip(range(0, len(answers), ways), facts, strict=True)
+    ]
+
+
+def measure_real_knowledge(folder: Path | None = None) -> None:
+    """Ask SmolLM2 for every fact, and keep what it said, held-out countries and others alike.
 
     Args:
         folder: where the files go; None takes the one beside this module.
@@ -296,43 +352,17 @@ def measure_real_knowledge(folder: Path | None = None) -> None:
         OSError: a file cannot be written.
     """
     policy = load_policy(FETCHED_POLICY)
-    settings = {
-        "policy": FETCHED_POLICY,
-        "samples": SAMPLES,
-        "temperatures": list(TEMPERATURES),
-        "max_new_tokens": MAX_NEW_TOKENS,
-    }
     for number, (kind, phrasings) in enumerate(PHRASINGS.items()):
-        facts = real_facts(kind)
-        book = RealBook(policy, kind, facts)
-        texts, log_probs = sample_texts(policy, book.prompts, GREEDY, number, kind)
-        answers = [
-            (text, *read_claim(text, fact), round(log_prob, 3))
-            for text, log_prob, (fact, _) in zip(texts, log_probs, book.asked, strict=True)
-        ]
-        sampled: dict[str, list[list[str | None]]] = {}
-        for place, temperature in enumerate(TEMPERATURES):
-            repeated = [prompt for prompt in book.prompts for _ in range(SAMPLES)]
-            seed = 100 + 10 * number + place
-            texts, _ = sample_texts(policy, repeated, temperature, seed, f"{kind}, {temperature}")
-            told = iter(texts)
-            sampled[f"{temperature:g}"] = [
-                [read_claim(next(told), fact)[1] for _ in range(SAMPLES)] for fact, _ in book.asked
-            ]
-        run = {"kind": kind, "facts": []}
-        for place, fact in enumerate(facts):
-            ways = slice(place * len(phrasings), (place + 1) * len(phrasings))
-            run["facts"].append(
-                {
-                    "subject": fact.subject,
-                    "population": fact.population,
-                    "held_out": fact.held_out,
-                    "answers": answers[ways],
-                    "sampled": {name: claims[ways] for name, claims in sampled.items()},
-                }
-            )
+        asked = ask_facts(policy, real_facts(kind), TEMPERATURES, SAMPLES, 100 * number)
+        settings = {
+            "policy": FETCHED_POLICY,
+            "phrasings": list(phrasings),
+            "samples": SAMPLES,
+            "max_new_tokens": MAX_NEW_TOKENS,
+        }
+        run = {"facts": [dataclasses.asdict(fact) for fact in asked]}
         path = (folder or FOLDER) / f"{kind}.json"
-        write_run(path, run, command=COMMAND, settings={**settings, "phrasings": list(phrasings)})
+        write_run(path, run, command=COMMAND, settings=settings)
 
 
 def load_real_knowledge(folder: Path | None = None) -> list[AskedFact]:
@@ -352,15 +382,14 @@ def load_real_knowledge(folder: Path | None = None) -> list[AskedFact]:
     def make(run: dict[str, Any], _: dict[str, Any]) -> list[AskedFact]:
         return [
             AskedFact(
-                run["kind"],
-                row["subject"],
-                row["population"],
-                row["held_out"],
-                tuple(RealAnswer(*answer) for answer in row["answers"]),
-                {
-                    float(temperature): tuple(map(tuple, claims))
-                    for temperature, claims in row["sampled"].items()
-                },
+                **row
+                | {
+                    "answers": tuple(RealAnswer(**answer) for answer in row["answers"]),
+                    "sampled": {
+                        float(temperature): tuple(map(tuple, claims))
+                        for temperature, claims in row["sampled"].items()
+                    },
+                }
             )
             for row in run["facts"]
         ]

@@ -4,11 +4,10 @@
     python -m rlhf_lessons real tuning --measure    trains what is missing, minutes a run
 
 Each run starts from SmolLM2-135M with fresh adapters: answers to the questions about tuned-on
-countries are sampled, each is set beside a sentence that hedges and beside another answer, a judge
-says which of the two is better, and DPO trains on the pairs. Judges, pairs and counts are those of
-the invented world. What is measured are the held-out countries: one answer of each question by the
-likeliest tokens, and some sampled. One file a run in the folder ``real_tuning_runs`` beside this
-module.
+countries are sampled, a judge says which is best and whether a sentence that hedges is better, and
+DPO trains on the pairs. Judges and counts are those of the invented world. What is measured are the
+held-out countries: one answer to each question by the likeliest tokens, and some sampled. One file
+a run in the folder ``real_tuning_runs`` beside this module.
 
 Left out on purpose: rehearsal, which a model of this size needs less, and the weights.
 """
@@ -32,7 +31,6 @@ from rlhf_lessons.evaluation.factuality import (
     Judge,
     ReferenceJudge,
     count_facts,
-    pairs_by_margin,
 )
 from rlhf_lessons.evaluation.factuality_sweep import (
     MEASURES,
@@ -84,7 +82,6 @@ class RealTuningSettings:
         rank: of the adapters.
         responses: answers sampled to each question about a tuned-on country.
         temperature: of those answers.
-        pairs_per_prompt: at most so many pairs of one question.
         price: λ, how many right facts one wrong fact costs the factuality judges.
         penalty: how many right facts one unreadable answer costs them.
         beta: DPO's β.
@@ -98,8 +95,7 @@ class RealTuningSettings:
 
     rank: int = 16
     responses: int = 4
-    temperature: float = 0.7
-    pairs_per_prompt: int = 1
+    temperature: float = 1.0
     price: float = 1.0
     penalty: float = 2.0
     beta: float = 0.1
@@ -148,46 +144,64 @@ def load_real_tuning(folder: Path | None = None) -> list[FactualityRun]:
 
 
 def hedging_pairs(
-    book: RealBook,
-    prompts: Sequence[str],
-    responses: Sequence[str],
-    judge: Judge,
-    per_prompt: int,
-    seed: int = 0,
+    book: RealBook, prompts: Sequence[str], responses: Sequence[str], judge: Judge, seed: int = 0
 ) -> list[Preference]:
-    """Set each answer beside a hedge and beside another answer to its question, and judge.
+    """Make two pairs of each question: speak or hedge, and this rather than that.
+
+    The best answer meets the sentence that hedges; the better of the two then meets one of the
+    other answers that the judge likes less. So where something is known all pairs speak for saying
+    it, where nothing is known for the hedge.
 
     Args:
         book: what the prompts ask for.
-        prompts: (B,) its prompts; answers to one may stand anywhere.
-        responses: (B,) sampled answers; empty ones are left out.
+        prompts: (B,) its prompts; answers to one may stand anywhere, and of equal scores the first
+            is the best.
+        responses: (B,) answers; empty ones are left out.
         judge: (prompts, responses) -> scores.
-        per_prompt: at most so many pairs of one question.
         seed: of the draws.
 
     Returns:
-        The pairs, drawn by ``pairs_by_margin``.
+        The pairs, in the order of the questions; equal scores make none.
 
     Raises:
-        ValueError: a prompt is none of the book's, or as ``pairs_by_margin`` raises it.
+        ValueError: a prompt is none of the book's, or the judge prefers nothing.
     """
-    groups: dict[str, list[str]] = {}
+    groups: dict[str, dict[str, None]] = {}
     for prompt, response in zip(prompts, responses, strict=True):
         if response.strip():
-            groups.setdefault(prompt, []).append(response)
+            groups.setdefault(prompt, {})[response] = None
     chance = random.Random(f"hedging, {seed}")
-    couples = []
+    pairs = []
     for prompt, answers in groups.items():
         hedge = HEDGES[book.kind].format(subject=book.subject_of(prompt))
-        for answer in answers:
-            others = (hedge, chance.choice(answers))
-            couples += [(prompt, answer, other) for other in others if other != answer]
-    asked, first, second = map(list, zip(*couples, strict=True))
-    return pairs_by_margin(asked, first, second, judge, per_prompt, seed)
+        texts = [hedge, *(answer for answer in answers if answer != hedge)]
+        scores = np.asarray(judge([prompt] * len(texts), texts), np.float64).tolist()
+        if len(texts) == 1:
+            continue
+        best = max(range(1, len(texts)), key=scores.__getitem__)
+        if scores[best] == scores[0]:
+            continue
+        chosen, rejected = (best, 0) if scores[best] > scores[0] else (0, best)
+        pairs.append(Preference(prompt, texts[chosen], texts[rejected]))
+        others = [
+            place
+            for place in range(1, len(texts))
+            if place != best and scores[place] < scores[chosen]
+        ]
+        if others:
+            pairs.append(Preference(prompt, texts[chosen], texts[chance.choice(others)]))
+    if not pairs:
+        raise ValueError(
+            f"hedging_pairs: judge must prefer some answer to the hedge or the hedge to some "
+            f"answer, got equal scores for all of {len(groups)} questions"
+        )
+    return pairs
 
 
 class RealPool:
-    """What the judges of one seed look at: sampled answers about the tuned-on countries.
+    """What the judges of one seed look at: answers about the tuned-on countries.
+
+    To each question the likeliest answer, as ``real_knowledge`` keeps it, and some sampled ones.
 
     Args:
         seed: of the samples.
@@ -213,6 +227,12 @@ class RealPool:
         self.books, self.texts, self.answers = {}, {}, {}
         for number, kind in enumerate(FACT_KINDS):
             book = RealBook(self.policy, kind, real_facts(kind, held_out=False))
+            own = [fact for fact in known if fact.kind == kind and not fact.held_out]
+            likeliest = {
+                (fact.subject, number): answer.text
+                for fact in own
+                for number, answer in enumerate(fact.answers)
+            }
             asked = [prompt for prompt in book.prompts for _ in range(settings.responses)]
             texts, _ = sample_texts(
                 self.policy,
@@ -222,8 +242,9 @@ class RealPool:
                 f"{kind}, tuned on",
                 settings.max_new_tokens,
             )
-            own = [fact for fact in known if fact.kind == kind and not fact.held_out]
-            self.books[kind], self.texts[kind] = book, (asked, texts)
+            first = [likeliest[fact.subject, phrasing] for fact, phrasing in book.asked]
+            self.books[kind] = book
+            self.texts[kind] = [*book.prompts, *asked], [*first, *texts]
             self.answers[kind] = pooled_answers(own, *choose_confidence(own))
 
     def judge(self, name: str, kind: str, price: float | None) -> Judge:
@@ -244,7 +265,6 @@ class RealPool:
                 book,
                 *self.texts[kind],
                 self.judge(judge, kind, price),
-                self.settings.pairs_per_prompt,
                 self.seed,
             )
         ]

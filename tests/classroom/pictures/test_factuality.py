@@ -108,3 +108,31 @@ def test_a_policy_is_drawn_beside_the_one_before_it():
     assert panel.get_title(loc="left") + panel.get_title() == "KL 0.4"
     assert [word.get_text() for word in text.texts] == ["ada ...\n✓ a .\n? 0.4 ."]
     assert len({to_hex(bar.get_facecolor()) for bar in panel.patches}) == 4
+
+
+def test_fame_is_drawn_over_the_population():
+    bins = [(1e6, Estimate(0.2, 0.05, 10)), (1e8, Estimate(0.9, 0.01, 10))]
+    (axes,) = factuality.draw_fame({"capital": bins}).axes
+    assert points(axes.lines[0]) == [(1e6, 0.2), (1e8, 0.9)] and axes.get_xscale() == "log"
+    assert axes.get_xlim()[0] < 1e6 and "population" in axes.get_xlabel()
+
+
+def test_what_policies_say_fills_a_bar_each():
+    def shares(right, hedged, unreadable, wrong):
+        values = {"right": right, "hedged": hedged, "unreadable": unreadable, "wrong": wrong}
+        return {name: (value, value - 0.05, value + 0.05) for name, value in values.items()}
+
+    bars = {"before": shares(0.4, 0.0, 0.1, 0.5), "tuned": shares(0.35, 0.4, 0.05, 0.2)}
+    figure = factuality.draw_said({"capital": bars, "currency": bars})
+    left, right = figure.axes
+    assert (left.get_title(), right.get_title()) == ("capital", "currency")
+    widths = [bar.get_width() for bar in left.patches]
+    assert widths == pytest.approx([0.4, 0.0, 0.1, 0.5, 0.35, 0.4, 0.05, 0.2])
+    assert [bar.get_x() for bar in left.patches[4:]] == pytest.approx([0, 0.35, 0.75, 0.8])
+    ends = [
+        path.vertices[:, 0].tolist() for lines in left.collections for path in lines.get_paths()
+    ]
+    assert ends[2] == pytest.approx([0.3, 0.4])  # right, from the left end
+    assert ends[3] == pytest.approx([0.75, 0.85])  # wrong, from the right end
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == ["right", "hedged", "unreadable", "wrong"]
