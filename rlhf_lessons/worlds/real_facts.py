@@ -46,12 +46,12 @@ FACT_KINDS = ("capital", "currency")
 PHRASINGS: dict[str, tuple[str, str, str]] = {
     "capital": (
         "What is the capital of {subject}?",
-        "Which city is the capital of {subject}? Reply with the city.",
-        "Name the capital city of {subject}.",
+        "Which city is the capital of {subject}?",
+        "What is the capital of {subject}? Answer with the name of the city only.",
     ),
     "currency": (
         "What is the currency of {subject}?",
-        "Which currency is used in {subject}? Reply with the currency.",
+        "Which currency is used in {subject}?",
         "Name the official currency of {subject}.",
     ),
 }
