@@ -20,8 +20,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rlhf_lessons.evaluation.people_agreement import load_people_agreement, measure_people_agreement
-from rlhf_lessons.evaluation.real_confidence import knowledge_table
-from rlhf_lessons.evaluation.real_knowledge import load_real_knowledge, measure_real_knowledge
+from rlhf_lessons.evaluation.real_confidence import knowledge_table, measure_real_knowledge
+from rlhf_lessons.evaluation.real_knowledge import load_real_knowledge
 from rlhf_lessons.evaluation.real_model import measure_real_words, real_word_surprises
 from rlhf_lessons.evaluation.real_tuning import (
     load_real_tuning,

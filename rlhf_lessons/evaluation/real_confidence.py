@@ -1,5 +1,8 @@
 """How sure a real model is of what it says of real countries, and what that is worth (lesson 7).
 
+    python -m rlhf_lessons real knowledge              the stored tables
+    python -m rlhf_lessons real knowledge --measure    ask again, some minutes
+
     confidence of a claim = #{sampled answers that claim the same} / #{sampled answers}
 
 The answers to all phrasings are pooled: what a model knows it says however it is asked. Temperature
@@ -13,22 +16,32 @@ sure it is, which one of this size cannot say.
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from rlhf_lessons.evaluation.factuality import area_under_roc, claim_confidence
 from rlhf_lessons.evaluation.preferences import Calibration, calibration
 from rlhf_lessons.evaluation.real_knowledge import (
+    COMMAND,
+    FOLDER,
+    MAX_NEW_TOKENS,
+    SAMPLES,
     AskedFact,
+    ask_facts,
     knowledge_by_population,
     phrasings_that_disagree,
     verdicts,
 )
 from rlhf_lessons.evaluation.resampling import bootstrap_intervals
-from rlhf_lessons.worlds import Claim
+from rlhf_lessons.evaluation.sweeps import write_run
+from rlhf_lessons.models import load_policy
+from rlhf_lessons.models.checkpoints import FETCHED_POLICY
+from rlhf_lessons.worlds import PHRASINGS, Claim, real_facts
 
 __all__ = [
     "ConfidenceReport",
@@ -37,9 +50,13 @@ __all__ = [
     "choose_confidence",
     "confidence_report",
     "knowledge_table",
+    "measure_real_knowledge",
     "pooled_answers",
     "real_claims",
 ]
+
+
+TEMPERATURES = (0.3, 0.6, 1.0)
 
 
 @dataclass(frozen=True)
@@ -161,6 +178,41 @@ def choose_confidence(asked: Sequence[AskedFact]) -> tuple[float, int]:
             for samples in range(1, len(drawn[0]) + 1)
         ),
     )[:0:-1]  # fmt: skip
+
+
+def measure_real_knowledge(folder: Path | None = None) -> None:
+    """Ask SmolLM2 for every fact, and keep what it said.
+
+    The tuned-on countries are asked at every temperature, the held-out ones at the one that was
+    chosen.
+
+    Args:
+        folder: where the files go; None takes the one beside ``real_knowledge``.
+
+    Returns:
+        None.
+
+    Raises:
+        CheckpointError: the real model was not fetched.
+        PartError: the facts were not fetched.
+        OSError: a file cannot be written.
+    """
+    policy = load_policy(FETCHED_POLICY)
+    for number, (kind, phrasings) in enumerate(PHRASINGS.items()):
+        tuned_on, held_out = (real_facts(kind, held_out=out) for out in (False, True))
+        asked = ask_facts(policy, tuned_on, TEMPERATURES, SAMPLES, 200 * number)
+        chosen, _ = choose_confidence(asked)
+        asked += ask_facts(policy, held_out, [chosen], SAMPLES, 200 * number + 100)
+        settings = {
+            "policy": FETCHED_POLICY,
+            "phrasings": list(phrasings),
+            "temperatures": list(TEMPERATURES),
+            "samples": SAMPLES,
+            "max_new_tokens": MAX_NEW_TOKENS,
+        }
+        run = {"facts": [dataclasses.asdict(fact) for fact in asked]}
+        path = (folder or FOLDER) / f"{kind}.json"
+        write_run(path, run, command=COMMAND, settings=settings)
 
 
 @dataclass(frozen=True)

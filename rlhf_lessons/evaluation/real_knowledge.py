@@ -3,8 +3,8 @@
     python -m rlhf_lessons real knowledge              the stored tables
     python -m rlhf_lessons real knowledge --measure    ask again, some minutes
 
-SmolLM2-135M is asked for capitals and currencies in three phrasings: once with the likeliest token
-each time, and several times at several temperatures. What it answered and how that reads lie in
+SmolLM2-135M is asked for capitals and currencies in three phrasings, once with the likeliest token
+each time and several times by sampling. What it answered and how that reads lie in
 ``real_knowledge_runs`` beside this module, so that everything here can be computed without the
 model. How sure it is of an answer: ``real_confidence``; teaching it to say so: ``real_tuning``.
 
@@ -13,7 +13,6 @@ Left out on purpose: pictures, and how an answer is read (``worlds.read_answer``
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,9 +24,8 @@ import torch
 from tqdm.auto import tqdm
 
 from rlhf_lessons.evaluation.language import Estimate, estimate_mean
-from rlhf_lessons.evaluation.sweeps import read_runs, write_run
-from rlhf_lessons.models import LanguagePolicy, load_policy
-from rlhf_lessons.models.checkpoints import FETCHED_POLICY
+from rlhf_lessons.evaluation.sweeps import read_runs
+from rlhf_lessons.models import LanguagePolicy
 from rlhf_lessons.worlds import (
     PHRASINGS,
     Claim,
@@ -36,7 +34,6 @@ from rlhf_lessons.worlds import (
     plain_name,
     question,
     read_answer,
-    real_facts,
 )
 from rlhf_lessons.worlds.dialogues import write_turns
 
@@ -49,16 +46,14 @@ __all__ = [
     "chat_prompt",
     "knowledge_by_population",
     "load_real_knowledge",
-    "measure_real_knowledge",
     "phrasings_that_disagree",
     "verdicts",
 ]
 
 FOLDER = Path(__file__).with_name("real_knowledge_runs")
 COMMAND = "python -m rlhf_lessons real knowledge --measure"
-TEMPERATURES = (0.3, 0.5, 0.7, 1.0)
 SAMPLES = 4  # answers to each phrasing at each temperature
-MAX_NEW_TOKENS = 16
+MAX_NEW_TOKENS = 20
 GREEDY = 1e-6
 _BATCH = 192
 
@@ -335,34 +330,6 @@ def ask_facts(
         )
         for first, fact in zip(range(0, len(answers), ways), facts, strict=True)
     ]
-
-
-def measure_real_knowledge(folder: Path | None = None) -> None:
-    """Ask SmolLM2 for every fact, and keep what it said, held-out countries and others alike.
-
-    Args:
-        folder: where the files go; None takes the one beside this module.
-
-    Returns:
-        None.
-
-    Raises:
-        CheckpointError: the real model was not fetched.
-        PartError: the facts were not fetched.
-        OSError: a file cannot be written.
-    """
-    policy = load_policy(FETCHED_POLICY)
-    for number, (kind, phrasings) in enumerate(PHRASINGS.items()):
-        asked = ask_facts(policy, real_facts(kind), TEMPERATURES, SAMPLES, 100 * number)
-        settings = {
-            "policy": FETCHED_POLICY,
-            "phrasings": list(phrasings),
-            "samples": SAMPLES,
-            "max_new_tokens": MAX_NEW_TOKENS,
-        }
-        run = {"facts": [dataclasses.asdict(fact) for fact in asked]}
-        path = (folder or FOLDER) / f"{kind}.json"
-        write_run(path, run, command=COMMAND, settings=settings)
 
 
 def load_real_knowledge(folder: Path | None = None) -> list[AskedFact]:

@@ -16,6 +16,7 @@ something other than π.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 from collections.abc import Iterator, Sequence
@@ -26,7 +27,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rlhf_lessons.models import adapters, gpt2_body
-from rlhf_lessons.models.products import fast_products
+from rlhf_lessons.models.products import FROM_ROWS, fast_products
 from rlhf_lessons.models.reading import GPT2Reader, Reader
 from rlhf_lessons.models.sampling import check_sampling, sample_tokens
 from rlhf_lessons.models.saved_model import load_language_model, save_whole
@@ -573,7 +574,10 @@ class LanguagePolicy:
                 arguments["position_ids"] = positions[:, -tokens.shape[1] :]
         if self._keep_argument is not None:
             arguments[self._keep_argument] = keep
-        output = self.model(**arguments)
+        # A few rows gain nothing by it; below that, to look at each operation costs more.
+        suits = tokens.numel() >= FROM_ROWS
+        with fast_products(self.device) if suits else contextlib.nullcontext():
+            output = self.model(**arguments)
         logits = output.logits[:, -keep:].to(self._logits_dtype)
         return logits, getattr(output, "past_key_values", None) if use_cache else None
 
