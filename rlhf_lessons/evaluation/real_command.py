@@ -6,6 +6,7 @@
     python -m rlhf_lessons real remove          delete the parts
     python -m rlhf_lessons real judge           how far the judge of people agrees with people
     python -m rlhf_lessons real words           how much each word of a sentence surprises the model
+    python -m rlhf_lessons real reader          how well its answers are read, beside a person
 
 What the parts are is said once, in ``rlhf_lessons.real_parts``; here is what a model becomes. The
 environment variable RLHF_LESSONS_CACHE names another folder than the platform's cache.
@@ -20,6 +21,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rlhf_lessons.evaluation.people_agreement import load_people_agreement, measure_people_agreement
+from rlhf_lessons.evaluation.real_answers import load_hand_read, measure_reader
 from rlhf_lessons.evaluation.real_confidence import knowledge_table, measure_real_knowledge
 from rlhf_lessons.evaluation.real_knowledge import load_real_knowledge
 from rlhf_lessons.evaluation.real_model import measure_real_words, real_word_surprises
@@ -87,6 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     tuning = commands.add_parser("tuning", help="teaching it to say what it knows, and no more")
     tuning.add_argument("--measure", action="store_true", help="train what is missing")
     tuning.add_argument("--folder", type=Path, help="where the runs are; those of the course")
+    commands.add_parser("reader", help="how well its answers are read, beside a person")
     arguments = parser.parse_args(argv)
     names = getattr(arguments, "names", None) or list(PARTS)
     unknown = [name for name in names if name not in PARTS]
@@ -101,6 +104,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _knowledge(arguments.measure)
         if arguments.command == "tuning":
             return _tuning(arguments.measure, arguments.folder)
+        if arguments.command == "reader":
+            return _reader()
         return {"get": _get, "verify": _verify, "remove": _remove}[arguments.command](names)
     except (OSError, PartError, CheckpointError) as error:
         print(error, file=sys.stderr)
@@ -172,4 +177,15 @@ def _words(measure: bool) -> int:
         print(f"{word:>10} {nats:6.2f} nats")
     if found.note:
         print(found.note)
+    return 0
+
+
+def _reader() -> int:
+    for split in ("developing", "test"):
+        answers = load_hand_read(split)
+        print(f"{split + ', all':<22}{measure_reader(answers)}")
+        for name in ("kind", "temperature"):
+            for value in sorted({getattr(answer, name) for answer in answers}):
+                some = [answer for answer in answers if getattr(answer, name) == value]
+                print(f"  {f'{name} {value}':<20}{measure_reader(some)}")
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rlhf_lessons.real_parts import PartError
+from rlhf_lessons.worlds.answers import VERDICTS, AnswerReading, read_answer, same_claim
 from rlhf_lessons.worlds.biographies import people_encyclopedia
 from rlhf_lessons.worlds.encyclopedia import (
     Claim,
@@ -87,9 +88,11 @@ __all__ = [
     "OPINION_WORDS",
     "PHRASINGS",
     "SUMS_VOCABULARY",
+    "VERDICTS",
     "VOCABULARY",
     "AILabeller",
     "AgreementJudge",
+    "AnswerReading",
     "Claim",
     "Document",
     "Encyclopedia",
@@ -137,9 +140,11 @@ __all__ = [
     "preference_probability",
     "question",
     "ranking_to_pairs",
+    "read_answer",
     "real_fact",
     "real_facts",
     "right_sum",
+    "same_claim",
     "sample_fact_demonstrations",
     "sample_fact_documents",
     "sample_prompts",

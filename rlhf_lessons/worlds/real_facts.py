@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from rlhf_lessons.real_parts import part_folder
+from rlhf_lessons.real_parts import cache_folder, part_folder
 
 __all__ = [
     "FACT_KINDS",
@@ -459,7 +459,7 @@ def real_fact(kind: str, subject: str) -> RealFact:
         PartError: the part was not fetched, or is damaged: it says how to fetch it.
     """
     _check_kind("real_fact", kind)
-    known = _country_names()
+    known = country_names()
     country = known.get(plain_name(subject))
     if country is None:
         near = difflib.get_close_matches(plain_name(subject), known, n=3)
@@ -513,7 +513,24 @@ def countries() -> tuple[Country, ...]:
     Raises:
         PartError: the part was not fetched, or is damaged: it says how to fetch it.
     """
-    return _read_countries(part_folder("facts"))
+    return _read_countries(facts_folder())
+
+
+def facts_folder() -> Path:
+    """Find the part, compared with its record once in a process: that reads 17 MB.
+
+    Returns:
+        The folder of ``countries.json`` and ``cities.json``.
+
+    Raises:
+        PartError: the part was not fetched, or is damaged: it says how to fetch it.
+    """
+    return _sound_folder(cache_folder())
+
+
+@lru_cache(maxsize=4)
+def _sound_folder(cache: Path) -> Path:
+    return part_folder("facts")
 
 
 def currencies() -> dict[str, tuple[str, ...]]:
@@ -525,10 +542,23 @@ def currencies() -> dict[str, tuple[str, ...]]:
     return {code: tuple(names.split("; ")) for code, names in _CURRENCIES.items()}
 
 
-def _country_names() -> dict[str, Country]:
+def country_names() -> dict[str, Country]:
+    """Give every country by each of its names, written as ``plain_name`` does.
+
+    Returns:
+        plain name -> country.
+
+    Raises:
+        PartError: the part was not fetched, or is damaged: it says how to fetch it.
+    """
+    return _read_country_names(facts_folder())
+
+
+@lru_cache(maxsize=4)
+def _read_country_names(folder: Path) -> dict[str, Country]:
     return {
         plain_name(name): country
-        for country in reversed(countries())  # of two with one name the greater one counts
+        for country in reversed(_read_countries(folder))  # of two the more populous one counts
         for name in (*country.names, country.subject)
     }
 

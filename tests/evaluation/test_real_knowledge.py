@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from rlhf_lessons.evaluation import count_facts, real_knowledge
+from rlhf_lessons.evaluation.real_confidence import measure_real_knowledge
 from rlhf_lessons.evaluation.real_knowledge import (
     AskedFact,
     RealAnswer,
@@ -18,7 +19,6 @@ from rlhf_lessons.evaluation.real_knowledge import (
     chat_prompt,
     knowledge_by_population,
     load_real_knowledge,
-    measure_real_knowledge,
     phrasings_that_disagree,
     read_claim,
     verdicts,

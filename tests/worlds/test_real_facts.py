@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
+from small_facts import write_facts_part
 
-from rlhf_lessons.real_parts import PARTS, PartError, part_damage
-from rlhf_lessons.whole_files import fingerprint
+from rlhf_lessons.real_parts import PartError, part_damage
 from rlhf_lessons.worlds import (
     FACT_KINDS,
     PHRASINGS,
@@ -18,46 +16,11 @@ from rlhf_lessons.worlds import (
 )
 
 
-def row(iso, name, capital, code, unit, people):
-    return {
-        "iso": iso,
-        "name": name,
-        "capital": capital,
-        "currencycode": code,
-        "currencyname": unit,
-        "population": people,
-    }
-
-
-# What GeoNames has of a few countries, spelled as it spells them, and one that is made up.
-COUNTRIES = [
-    row("KZ", "Kazakhstan", "Nur-Sultan", "KZT", "Tenge", 18_000_000),
-    row("NL", "The Netherlands", "Amsterdam", "EUR", "Euro", 17_000_000),
-    row("BO", "Bolivia", "Sucre", "BOB", "Boliviano", 11_000_000),
-    row("TD", "Chad", "N'Djamena", "XAF", "Franc", 15_000_000),
-    row("PA", "Panama", "Panama City", "PAB", "Balboa", 4_000_000),
-    row("IL", "Israel", "Jerusalem", "ILS", "Shekel", 9_000_000),
-    row("HK", "Hong Kong", "Hong Kong", "HKD", "Dollar", 7_000_000),
-    row("TV", "Tuvalu", "Funafuti", "AUD", "Dollar", 11_000),
-    row("AQ", "Antarctica", "", "", "", 0),
-    row("ZZ", "Zedland", "Zedtown", "ZZZ", "Zed", 600_000),
-]
-
-
 @pytest.fixture
 def part(tmp_path, monkeypatch):
     """The part of the facts, with a few countries."""
     monkeypatch.setenv("RLHF_LESSONS_CACHE", str(tmp_path))
-    folder = tmp_path / "facts"
-    folder.mkdir()
-    rows = {each["iso"]: each for each in COUNTRIES}
-    (folder / "countries.json").write_text(json.dumps(rows))
-    (folder / "cities.json").write_text("{}")
-    files = {path.name: fingerprint(path) for path in folder.iterdir()}
-    (folder / "part.json").write_text(
-        json.dumps({"archive": PARTS["facts"].sha256, "files": files})
-    )
-    return folder
+    write_facts_part(tmp_path)
 
 
 def subjects(facts):
@@ -66,7 +29,8 @@ def subjects(facts):
 
 def test_countries_with_people_the_most_populous_first(part):
     capitals = subjects(real_facts("capital"))
-    assert capitals == ["Kazakhstan", "the Netherlands", "Chad", "Bolivia", "Panama", "Zedland"]
+    assert capitals[:4] == ["Ukraine", "Peru", "Kazakhstan", "the Netherlands"]
+    assert capitals[4:] == ["Chad", "Bolivia", "Panama", "Zedland"]
     # Only the capital of Israel is in dispute, not its money.
     assert set(subjects(real_facts("currency"))) == {*capitals, "Israel"}
     assert subjects(real_facts("capital", least_population=0))[-1] == "Tuvalu"

@@ -1,0 +1,425 @@
+"""What a model claims when it answers in its own words: which city, which currency (lesson 7).
+
+A model that was not asked to answer in one word answers in sentences, breaks off, repeats the
+question, describes the country, or names what does not exist. :func:`read_answer` finds the name
+that an answer gives, writes it as the gazetteer does, so that "Kiev" and "Kyiv" are one claim, and
+says whether it is right. How far it agrees with a person's reading is measured on answers that were
+read by hand (``rlhf_lessons.evaluation.real_answers``).
+
+Left out on purpose: what else an answer says ("a city in the south"), and languages other than
+English, which are noticed and not read.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from rlhf_lessons.worlds.real_facts import (
+    RealFact,
+    countries,
+    country_names,
+    currencies,
+    facts_folder,
+    plain_name,
+)
+
+__all__ = ["VERDICTS", "AnswerReading", "read_answer", "same_claim"]
+
+VERDICTS = ("right", "wrong", "hedge", "unreadable", "other language")
+"""What an answer can be. Hedge: it says that it does not know; unreadable: it claims nothing."""
+
+
+@dataclass(frozen=True)
+class AnswerReading:
+    """What was read in an answer.
+
+    Attributes:
+        verdict: one of ``VERDICTS``.
+        claim: the city or the currency that the answer names, as the gazetteer writes it, or as
+            the answer does where no such thing exists; empty where it names none.
+    """
+
+    verdict: str
+    claim: str
+
+
+def read_answer(text: str, fact: RealFact) -> AnswerReading:
+    """Read what an answer claims, and whether that is right.
+
+    The first name that is said to be the capital, or the currency, is the claim; without such a
+    sentence the name that the answer begins with.
+
+    Args:
+        text: the answer, in the model's own words, perhaps broken off.
+        fact: what was asked; ``real_fact`` makes one of a country's name, and names what is none.
+
+    Returns:
+        The verdict and the claim. An answer that says that it does not know is a hedge, whatever
+        it guesses then.
+
+    Raises:
+        TypeError: text is no string.
+        PartError: the facts were not fetched, or are damaged: it says how to fetch them.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"read_answer: text must be a str, got {type(text).__name__}")
+    if _is_foreign(text):
+        return AnswerReading("other language", "")
+    find = {"capital": _said_cities, "currency": _said_currencies}[fact.kind]
+    said = next(find(_whole_lines(text), fact), "")
+    claim = _standard(said, fact) if said else ""
+    if _HEDGE.search(text):
+        return AnswerReading("hedge", claim)
+    if not claim:
+        return AnswerReading("unreadable", "")
+    return AnswerReading("right" if _is_right(said, claim, fact) else "wrong", claim)
+
+
+def same_claim(one: str, other: str, fact: RealFact) -> bool:
+    """Tell whether two names are one claim: spellings of one city or currency, or two empty ones.
+
+    Args:
+        one: a name, or nothing.
+        other: a name, or nothing.
+        fact: what was asked.
+
+    Returns:
+        Whether they are the same.
+    """
+    if not one or not other:
+        return one == other
+    return plain_name(_standard(one, fact)) == plain_name(_standard(other, fact))
+
+
+# --- Language -------------------------------------------------------------------------------------
+
+_HEDGE = re.compile(
+    r"\b(?:i|we)(?:'m|’m| am| do| can|'ve| have|’ve)?(?: ?n[o'’]t| no)\b.{0,30}?"
+    r"\b(?:know|sure|certain|able|idea|access|information|provide|answer|tell|determine|find)"
+    r"|\b(?:don|can)['’]t (?:know|say|tell|be sure)|\bcannot (?:know|say|tell|answer)"
+    r"|\b(?:not|un)(?: |-)?(?:sure|certain|known)\b|\bno idea\b|\bas an ai\b|\bi['’ ]a?m sorry\b"
+    r"|\bis (?:not|un)(?: publicly)? ?known\b",
+    re.IGNORECASE,
+)
+_ENGLISH = frozenset(
+    "the of is a an and in which it its was by used as not are this that to with for from has "
+    "official currency capital city country called known i you".split()
+)
+_FOREIGN = frozenset(
+    "la el los las es una un de del en que y se por con il di che e una della le les des est et "
+    "du dans une der die das ist und ein eine von den im zu o os uma em é são het een van capitale "
+    "capital moneda monnaie hauptstadt währung valuta oficial ville ciudad stadt".split()
+)
+
+
+def _is_foreign(text: str) -> bool:
+    letters = [letter for letter in text if letter.isalpha()]
+    if sum(ord(letter) > 0x24F for letter in letters) > 0.5 * len(letters):
+        return True
+    words = re.findall(r"[^\W\d_]+", text.casefold())
+    english = sum(word in _ENGLISH for word in words)
+    foreign = sum(word in _FOREIGN for word in words)
+    return foreign >= 3 and foreign > 2 * english
+
+
+_ALSO = re.compile(
+    r",? (?:also|formerly|sometimes|often|commonly) (?:known|called|referred to)(?: as)? [^,.]*,?",
+    re.IGNORECASE,
+)
+_BULLET = re.compile(r"^\s*(?:\d+[.)]\s|[-*•#]+\s*)+")
+
+
+def _whole_lines(text: str) -> str:
+    """Put the lines behind one another, each ended by a mark; leave questions and by-names out."""
+    lines = (_BULLET.sub("", line).replace("*", "").strip() for line in text.splitlines())
+    whole = " ".join(
+        line if line.endswith((".", "!", "?", ":", ",", ";")) else f"{line}."
+        for line in lines
+        if line
+    )
+    return _ALSO.sub("", re.sub(r"[^.!?:]*\?", "", whole)).strip()
+
+
+# --- Names in a text ------------------------------------------------------------------------------
+
+_TOKEN = re.compile(r"(?:St|Ste|Mt)\.|(?:[A-Z]\.){2,}|[\w'’‘ʻ`´-]+|[^\w\s]")
+_JOINING = frozenset(
+    "de la el al of del d di es as da do le du and den y upon the les dos das ed".split()
+)
+_FILLERS = frozenset(
+    "the a actually also currently officially called named known as city town of located in "
+    "situated simply still now metropolis formerly".split()
+)
+
+
+def _name_at(text: str) -> str:
+    """Read the run of capitalised words that a text begins with, after fillers; may be empty."""
+    tokens = [match for match in _TOKEN.finditer(text)]
+    start = 0
+    while start < len(tokens) and (
+        tokens[start].group().casefold() in _FILLERS or tokens[start].group() in ('"', "“", "'")
+    ):
+        start += 1
+    end = start
+    for place in range(start, len(tokens)):
+        word = tokens[place].group()
+        if not (word[0].isalpha() or word[0] in "'’‘ʻ`´"):
+            break
+        if _is_capitalised(word):
+            end = place + 1
+        elif word not in _JOINING or place == start:
+            break
+    # "Luanda of Angola", "Bern and Geneva": a joining English word needs a name that has it.
+    for place in range(end - 1, start, -1):
+        if tokens[place].group() in ("of", "and", "the", "upon"):
+            whole = text[tokens[start].start() : tokens[end - 1].end()]
+            if plain_name(whole) not in _gazetteer():
+                end = place
+                while end > start and tokens[end - 1].group() in _JOINING:
+                    end -= 1
+    return text[tokens[start].start() : tokens[end - 1].end()].strip("'\"") if end > start else ""
+
+
+def _is_capitalised(word: str) -> bool:
+    return any(part[:1].isupper() for part in re.split("[-'’‘ʻ`´]", word))
+
+
+_APPOSED = re.compile(r", (?:which is )?(?:the|its) $", re.IGNORECASE)
+_CAPITAL_IS = re.compile(
+    r"\bcapital(?: city)?\b(?P<between>[^.!?;]{0,70}?)(?:,? (?:is|was|are|being|has been)\b|:)"
+    r"(?P<not>(?: not|n['’]t)\b)?",
+    re.IGNORECASE,
+)
+_IS_CAPITAL = re.compile(
+    r"(?:,? (?:which |that )?(?:is|was|serves as|became|remains|has been)| ?,| ?\()"
+    r"(?P<not>(?: not|n['’]t))? (?:also )?(?:the |a |its |their )?(?:\w+ (?:city )?and )?"
+    r"(?:official |current |national |administrative |largest |legal |political )*capital\b",
+    re.IGNORECASE,
+)
+_IS = re.compile(
+    r"\b(?:it is|it['’]s|that is|city is|is called|is named)\b|\banswer(?: is)?:?", re.IGNORECASE
+)
+_BUT = re.compile(r"\b(?:but|rather|instead|it is|it['’]s)\b,? ?(?:it is |rather )?", re.IGNORECASE)
+
+
+def _said_cities(text: str, fact: RealFact) -> Iterator[str]:
+    """Yield what the text says the capital is, the best reading first."""
+    for match in _CAPITAL_IS.finditer(text):
+        after = text[match.end() :].lstrip()
+        if match["not"]:
+            other = _BUT.search(after)
+            after = after[other.end() :] if other else ""
+        elif _APPOSED.search(text[: match.start()]) and re.match(r"(?:located|situated)\b", after):
+            continue  # "Lima, the capital of Peru, is located in South America"
+        if name := _name_at(after):
+            yield name
+    for match in _IS_CAPITAL.finditer(text):
+        if not match["not"] and (name := _name_before(text[: match.start()])):
+            yield name
+    for match in _IS.finditer(text):
+        if name := _name_at(text[match.end() :].lstrip()):
+            yield name
+    name = _name_at(text)
+    alone = bool(re.fullmatch(r"[.,!:;]?|[,.(].*", text[len(name) :].strip()))
+    if name and (alone or _is_city(name)) and not _is_country(name):
+        yield name
+    elif name and re.fullmatch(r"[.,!]?", text[len(name) :].strip()):
+        yield name  # the country alone
+
+
+def _name_before(text: str) -> str:
+    """Read the capitalised run that a text ends with; may be empty."""
+    sentence = re.split(r"[.!?;:] |, (?=and |but )", text)[-1]
+    pieces = [piece.strip() for piece in sentence.split(",") if piece.strip()]
+    if len(pieces) > 1 and _is_country(pieces[-1]):  # "Il Coriobella, Italy"
+        pieces.pop()
+    last = pieces[-1] if pieces else ""
+    for match in re.finditer(r"[\w'’‘ʻ`´-]+", last):
+        name = _name_at(last[match.start() :])
+        if name and last.endswith(name) and _is_capitalised(match.group()):
+            return name
+    return ""
+
+
+_CURRENCY_IS = re.compile(
+    r"\b(?:currency|money|legal tender)\b(?P<between>[^.!?;]{0,70}?)"
+    r"(?:,? (?:is|was|are|has been)\b|:)(?P<not>(?: not|n['’]t)\b)?",
+    re.IGNORECASE,
+)
+_USES = re.compile(r"\b(?:uses?|pay with|adopted|using|accepts?)\b", re.IGNORECASE)
+_IS_CURRENCY = re.compile(
+    r"(?:,? (?:which |that )?(?:is|was|serves as|became|remains)| ?,| ?\()"
+    r"(?P<not>(?: not|n['’]t))? (?:also )?(?:the |a |its |their )?"
+    r"(?:(?:official|national|main|local|current|primary|basic) )*"
+    r"(?:currency|unit of currency|legal tender)\b",
+    re.IGNORECASE,
+)
+_STOP = re.compile(
+    r"[,.;:!?()\[\]\"“”/=]|\b(?:which|is|was|are|and|that|or|as|in|of|with|based|used|known|also|has|"
+    r"have|since|for|from|by|to|at|on|its|it|issued|divided|uses?|using|abbreviated|sometimes|often|but|"
+    r"instead|rather|currency|coin|banknote|system)\b",
+    re.IGNORECASE,
+)
+_LEAD = re.compile(
+    r"^(?:(?:the|a|an|called|named|known as|actually|also|currently|officially|simply|local|"
+    r"national|form of|so-called|following|official|unit of)\s+|[\"“'‘])+",
+    re.IGNORECASE,
+)
+
+
+def _said_currencies(text: str, fact: RealFact) -> Iterator[str]:
+    """Yield what the text says the currency is, the best reading first."""
+    for match in _CURRENCY_IS.finditer(text):
+        after = text[match.end() :].lstrip()
+        if match["not"]:
+            other = _BUT.search(after)
+            after = after[other.end() :] if other else ""
+        if name := _currency_at(after, fact):
+            yield name
+    for match in _IS_CURRENCY.finditer(text):
+        before = re.split(r"[.!?;:] ", text[: match.start()])[-1]
+        if not match["not"] and (name := _currency_before(before, fact)):
+            yield name
+    for match in _USES.finditer(text):
+        if name := _currency_at(text[match.end() :].lstrip(), fact):
+            yield name
+    for match in _IS.finditer(text):
+        if name := _currency_at(text[match.end() :].lstrip(), fact):
+            yield name
+    name = _currency_at(text, fact)
+    if name and not _is_country(name) and text.count(" ") < 4 + name.count(" "):
+        yield name
+    for words in re.finditer(r"(?:[A-Z][\w'’-]+ ){0,3}[\w'’-]+", text):
+        if _is_currency(words.group()):
+            yield words.group()
+
+
+def _currency_at(text: str, fact: RealFact) -> str:
+    """Read the name of a currency that a text begins with; empty where it begins with none."""
+    lead = _LEAD.match(text)
+    rest = text[lead.end() if lead else 0 :]
+    if rest.startswith(("U.S.", "US$")):
+        rest = "US" + rest[rest.index("S") + 1 :].lstrip(".$")
+    for joined in _JOINED:  # names with a word at which others end
+        if rest.casefold().startswith(joined):
+            return rest[: len(joined)]
+    stop = _STOP.search(rest)
+    name = rest[: stop.start() if stop else len(rest)].strip(" '’\"*-")
+    words = name.split()
+    if not words or len(words) > 6:
+        return ""
+    known = any(plain_name(word).rstrip("s") in _units() for word in words)
+    return name if known or any(word[0].isupper() for word in words) else ""
+
+
+def _currency_before(text: str, fact: RealFact) -> str:
+    words = text.split()
+    for start in range(max(0, len(words) - 5), len(words)):
+        name = _currency_at(" ".join(words[start:]), fact)
+        if name and text.rstrip().endswith(name) and not _is_country(name):
+            if name[0].isupper() or _is_currency(name):
+                return name
+    return ""
+
+
+_JOINED = ("trinidad and tobago dollar", "bosnia and herzegovina convertible mark")
+
+
+# --- What there is --------------------------------------------------------------------------------
+
+
+def _standard(name: str, fact: RealFact) -> str:
+    """Write a name as the gazetteer does; one that it does not have stays as it is."""
+    if fact.kind == "currency":
+        return _standard_currency(name, fact)
+    if _is_country(name) and not fact.accepts(name):
+        return name
+    city = _gazetteer().get(plain_name(_without_city(name)))
+    if city is None:
+        right = [answer for answer in fact.answers if plain_name(answer) == plain_name(name)]
+        return right[0] if right else name
+    return city
+
+
+def _is_right(said: str, claim: str, fact: RealFact) -> bool:
+    if fact.kind == "capital" and _is_country(said) and not fact.accepts(said):
+        return False
+    return fact.accepts(said) or fact.accepts(claim)
+
+
+def _without_city(name: str) -> str:
+    """Take "City" from the end, where the gazetteer has only the name without it."""
+    if plain_name(name).endswith(" city") and plain_name(name) not in _gazetteer():
+        return name.rsplit(" ", 1)[0]
+    return name
+
+
+def _standard_currency(name: str, fact: RealFact) -> str:
+    forms = {plain_name(name), plain_name(name).rstrip("s")}
+    known = currencies()
+    standard = {names[0] for names in known.values()} & set(fact.answers)
+    if forms & {plain_name(answer) for answer in fact.answers}:
+        for names in known.values():  # a unit alone is the country's own
+            if names[0] in standard and forms & _plain_names(names):
+                return names[0]
+        return fact.answers[0]
+    for code, names in known.items():
+        if forms & {plain_name(each) for each in (code, *names) if " " in each or each == names[0]}:
+            return names[0]
+    owners = [names[0] for names in known.values() if forms & _plain_names(names)]
+    return owners[0] if len(owners) == 1 else name
+
+
+def _plain_names(names: tuple[str, ...]) -> set[str]:
+    return {plain_name(name) for name in (*names, names[0].rsplit(" ", 1)[-1])}
+
+
+def _is_currency(name: str) -> bool:
+    forms = {plain_name(name), plain_name(name).rstrip("s")}
+    return any(forms & _plain_names(names) for names in currencies().values())
+
+
+@lru_cache(maxsize=1)
+def _units() -> frozenset[str]:
+    """Give the last word of each name of a currency: dollar, peso, ..."""
+    return frozenset(
+        plain_name(name).rsplit(" ", 1)[-1].rstrip("s")
+        for names in currencies().values()
+        for name in names
+    )
+
+
+def _is_country(name: str) -> bool:
+    return plain_name(name) in country_names()
+
+
+def _is_city(name: str) -> bool:
+    return plain_name(name) in _gazetteer()
+
+
+def _gazetteer() -> dict[str, str]:
+    return _read_cities(facts_folder())
+
+
+@lru_cache(maxsize=4)
+def _read_cities(folder: Path) -> dict[str, str]:
+    """Map each spelling, written plainly, to the name of the greatest city that has it."""
+    rows = json.loads((folder / "cities.json").read_text(encoding="utf-8")).values()
+    rows = sorted(rows, key=lambda row: -row["population"])
+    found = {}
+    for row in rows:
+        found.setdefault(plain_name(row["name"]), row["name"])
+    for row in rows:
+        for name in row["alternatenames"]:
+            if len(name) > 3 and name.isascii():
+                found.setdefault(plain_name(name), row["name"])
+    for country in countries():  # a capital before a greater city of its name
+        for name in country.capital:
+            standard = found.get(plain_name(country.capital[0]), country.capital[0])
+            found[plain_name(name)] = found.get(plain_name(name), standard)
+    return found
