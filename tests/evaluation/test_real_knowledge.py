@@ -7,8 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from small_facts import write_facts_part
 
-from rlhf_lessons.evaluation import count_facts, real_knowledge
+from rlhf_lessons.evaluation import count_facts, real_confidence, real_knowledge
 from rlhf_lessons.evaluation.real_confidence import measure_real_knowledge
 from rlhf_lessons.evaluation.real_knowledge import (
     AskedFact,
@@ -28,7 +29,7 @@ from rlhf_lessons.worlds import PHRASINGS, RealFact, question
 FACTS = {
     "capital": (
         RealFact("capital", "Gabon", ("Libreville",), 2_000_000, False),
-        RealFact("capital", "Peru", ("Lima", "Ciudad de los Reyes"), 30_000_000, True),
+        RealFact("capital", "Peru", ("Lima", "Rimac"), 30_000_000, True),
     ),
     "currency": (
         RealFact("currency", "Gabon", ("Central African CFA franc", "CFA franc"), 2_000_000, False),
@@ -69,15 +70,23 @@ class Parrot:
 
 
 TABLE = {
+    "city is the capital of Gabon": ["Port-Gentil"],
     "capital of Gabon": [
         "The capital of Gabon is Libreville.", "The capital of Gabon is Port-Gentil.",
     ],
-    "capital city of Gabon": ["Port-Gentil"],
+    "official currency of Gabon": ["The official currency of Gabon is the Gabonese dollar."],
     "Gabon": ["The currency of Gabon is the CFA franc."],
     "capital of Peru": ["Lima"],
-    "capital city of Peru": ["Lima"],
     "Peru": ["The currency of Peru is the Peruvian dollar.", "I do not know."],
 }  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def part(tmp_path, monkeypatch):
+    """What reads the answers looks cities and currencies up."""
+    monkeypatch.setenv("RLHF_LESSONS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache").mkdir()
+    write_facts_part(tmp_path / "cache")
 
 
 def test_a_question_opens_the_assistants_turn():
@@ -99,7 +108,7 @@ def test_asking_gives_the_likeliest_answer_or_draws():
 
 def test_a_claim_has_one_spelling():
     capital = FACTS["capital"][1]
-    assert read_claim("It is Ciudad de los Reyes.", capital) == ("right", "Lima")
+    assert read_claim("It is Rimac.", capital) == ("right", "Lima")
     first, second = (
         read_claim(f"The capital of Peru is {c}.", capital) for c in ("CUSCO", "Cusco")
     )
@@ -131,29 +140,35 @@ def test_a_book_is_counted_as_an_encyclopedia():
 
 
 def test_what_is_measured_is_what_is_read(tmp_path, monkeypatch):
-    parrot = Parrot(TABLE)
-    monkeypatch.setattr(real_knowledge, "load_policy", lambda name: {"smollm2": parrot}[name])
-    monkeypatch.setattr(real_knowledge, "real_facts", lambda kind: FACTS[kind])
-    monkeypatch.setattr(real_knowledge, "_BATCH", 5)  # a batch may end within a country
-    measure_real_knowledge(tmp_path)
-    gabon, peru, gabon_money, peru_money = load_real_knowledge(tmp_path)
+    parrot, folder = Parrot(TABLE), tmp_path / "runs"
+    monkeypatch.setattr(real_confidence, "load_policy", lambda name: {"smollm2": parrot}[name])
+    monkeypatch.setattr(
+        real_confidence,
+        "real_facts",
+        lambda kind, held_out: [fact for fact in FACTS[kind] if fact.held_out == held_out],
+    )
+    monkeypatch.setattr(real_knowledge, "_BATCH", 2)  # a batch may end within a country
+    measure_real_knowledge(folder)
+    gabon, peru, gabon_money, peru_money = load_real_knowledge(folder)
     assert (gabon.kind, gabon.subject, gabon.population) == ("capital", "Gabon", 2_000_000)
     assert not gabon.held_out and peru_money.held_out and peru_money.kind == "currency"
-    assert [answer.verdict for answer in gabon.answers] == ["right", "right", "wrong"]
-    assert [answer.claim for answer in gabon.answers] == ["Libreville", "Libreville", "port gentil"]
-    assert gabon.answers[2].text == "Port-Gentil" and gabon.right == pytest.approx(2 / 3)
-    # Rows 0 to 4 of the first batch, then 0 again: −(0 + 1), −(2 + 3), −(4 + 5), ...
-    assert [answer.log_prob for answer in gabon.answers] == [-1, -5, -9]
-    assert [answer.log_prob for answer in peru.answers] == [-13, -17, -1]
-    assert set(gabon.sampled) == set(real_knowledge.TEMPERATURES)
-    assert all(len(ways) == real_knowledge.SAMPLES for ways in gabon.sampled[0.5])
-    assert set(gabon.sampled[0.5][0]) == {"Libreville", "port gentil"}
-    assert set(gabon.sampled[1.0][2]) == {"port gentil"}
+    assert [answer.verdict for answer in gabon.answers] == ["right", "wrong", "right"]
+    assert [answer.claim for answer in gabon.answers] == ["Libreville", "port gentil", "Libreville"]
+    assert gabon.answers[1].text == "Port-Gentil" and gabon.right == pytest.approx(2 / 3)
+    # Two rows a batch, of −(0 + 1) and −(2 + 3), and a batch of one.
+    assert [answer.log_prob for answer in gabon.answers] == [-1, -5, -1]
+    assert set(gabon.sampled) == set(real_confidence.TEMPERATURES)
+    assert all(len(ways) == real_knowledge.SAMPLES for ways in gabon.sampled[0.6])
+    assert set(gabon.sampled[0.6][0]) == {"Libreville", "port gentil"}
+    assert set(gabon.sampled[1.0][1]) == {"port gentil"}
+    # Of the held-out country one temperature, chosen without it: the first, all being alike.
+    assert set(peru.sampled) == set(peru_money.sampled) == {0.3}
     assert {claim for ways in peru_money.sampled[0.3] for claim in ways} == {
         read_claim(TABLE["Peru"][0], FACTS["currency"][1])[1], None,
     }  # fmt: skip
-    assert phrasings_that_disagree([gabon, peru, gabon_money]) == [gabon]
-    assert verdicts([gabon, peru], 2) == {"wrong": 1, "right": 1}
+    assert phrasings_that_disagree([gabon, peru]) == [gabon]
+    assert phrasings_that_disagree([gabon_money, peru_money]) == [gabon_money]
+    assert verdicts([gabon, peru], 1) == {"wrong": 1, "right": 1}
 
 
 def test_facts_of_two_kinds_are_refused():

@@ -8,6 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from small_facts import write_facts_part
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rlhf_lessons.evaluation import real_tuning
@@ -62,6 +63,14 @@ def policy():
     return LanguagePolicy(LlamaForCausalLM(config).eval(), tokenizer)
 
 
+@pytest.fixture(autouse=True)
+def part(tmp_path, monkeypatch):
+    """What reads the answers looks cities and currencies up."""
+    monkeypatch.setenv("RLHF_LESSONS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache").mkdir()
+    write_facts_part(tmp_path / "cache")
+
+
 @pytest.fixture
 def stand_ins(policy, monkeypatch):
     def known(kind):
@@ -114,7 +123,7 @@ def test_three_judges_three_kinds_of_pairs(policy, stand_ins):
     pool = RealPool(0, SMALL)
     book = pool.books["capital"]
     assert {book.subject_of(prompt) for prompt in book.prompts} == {"Gabon", "Chad"}
-    assert len(pool.texts["capital"][0]) == 2 * 3 * SMALL.responses
+    assert len(pool.texts["capital"][0]) == 2 * 3 * (1 + SMALL.responses)
     hedge = HEDGES["capital"].format(subject="Gabon")
     said = ["Libreville", "Oyem", hedge, ""]
     asked = [book.prompts[0]] * 4
@@ -148,8 +157,8 @@ def test_what_is_measured_is_what_is_read(policy, stand_ins, tmp_path, capsys):
         ("confidence", "answer", False, 1, SMALL.beta, SMALL.price),
         ("assured", "answer", False, 1, SMALL.beta, None),
     ]
-    assert measure_real_tuning(tmp_path, keys) == 0
-    runs = {run.judge: run for run in load_real_tuning(tmp_path)}
+    assert measure_real_tuning(tmp_path / "runs", keys) == 0
+    runs = {run.judge: run for run in load_real_tuning(tmp_path / "runs")}
     assert {run.key for run in runs.values()} == set(keys)
     for run in runs.values():
         for table in (run.counts, run.greedy):
@@ -164,11 +173,11 @@ def test_what_is_measured_is_what_is_read(policy, stand_ins, tmp_path, capsys):
     assert runs["confidence"].pairs > 4 and runs["confidence"].kl["capital"][0] > 0
     table = tuning_table(list(runs.values())).splitlines()
     assert len(table) == 1 + 2 * 2 * 3 and table[1].startswith("capital, sampled, assured, seed 1")
-    made_by = json.loads((tmp_path / "none_seed1.json").read_text())
+    made_by = json.loads((tmp_path / "runs" / "none_seed1.json").read_text())
     assert made_by["command"] == "python -m rlhf_lessons real tuning --measure"
-    again = (tmp_path / "none_seed1.json").stat().st_mtime_ns
-    assert measure_real_tuning(tmp_path, keys) == 0  # nothing is left to do
-    assert (tmp_path / "none_seed1.json").stat().st_mtime_ns == again
+    again = (tmp_path / "runs" / "none_seed1.json").stat().st_mtime_ns
+    assert measure_real_tuning(tmp_path / "runs", keys) == 0  # nothing is left to do
+    assert (tmp_path / "runs" / "none_seed1.json").stat().st_mtime_ns == again
 
 
 def test_bad_settings_and_missing_runs_are_named(tmp_path):
