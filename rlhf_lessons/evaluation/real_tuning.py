@@ -57,7 +57,9 @@ from rlhf_lessons.worlds import FACT_KINDS, Preference, real_facts
 
 __all__ = [
     "HEDGES",
+    "RealPool",
     "RealTuningSettings",
+    "count_about",
     "hedging_pairs",
     "load_real_tuning",
     "measure_real_tuning",
@@ -94,7 +96,7 @@ class RealTuningSettings:
         measured: sampled answers to each question about a held-out country.
     """
 
-    rank: int = 16
+    rank: int = 8
     responses: int = 2
     temperature: float = 1.0
     price: float = 1.0
@@ -102,8 +104,8 @@ class RealTuningSettings:
     beta: float = 0.1
     anchor: float = 0.1
     steps: int = 60
-    batch_size: int = 16
-    learning_rate: float = 2e-4
+    batch_size: int = 8
+    learning_rate: float = 5e-4
     max_new_tokens: int = MAX_NEW_TOKENS
     measured: int = 1
 
@@ -319,7 +321,7 @@ def run_one(
     if unit is None:
         return _measured(key, base, base, 0, settings)
     pool = pool or RealPool(seed, settings)
-    pairs = pool.pairs(judge, price)
+    pairs = pool.pairs(judge, price)[: settings.steps * settings.batch_size]  # what is seen
     policy = base.with_adapter(settings.rank, seed=seed)
     steps = tune_on_real_facts(policy, pairs, settings, seed)
     for _ in tqdm(steps, desc=f"{judge}, seed {seed}", total=settings.steps, unit="step"):
