@@ -71,7 +71,7 @@ def read_answer(text: str, fact: RealFact) -> AnswerReading:
     if _is_foreign(text):
         return AnswerReading("other language", "")
     find = {"capital": _said_cities, "currency": _said_currencies}[fact.kind]
-    said = next(find(_whole_lines(text), fact), "")
+    said = next(find(_whole_lines(text)), "")
     claim = _standard(said, fact) if said else ""
     if _HEDGE.search(text):
         return AnswerReading("hedge", claim)
@@ -202,12 +202,13 @@ _IS_CAPITAL = re.compile(
     re.IGNORECASE,
 )
 _IS = re.compile(
-    r"\b(?:it is|it['’]s|that is|city is|is called|is named)\b|\banswer(?: is)?:?", re.IGNORECASE
+    r"\b(?:it is|it['’]s|that is|city is|is called|is named|known as)\b|\banswer(?: is)?:?",
+    re.IGNORECASE,
 )
 _BUT = re.compile(r"\b(?:but|rather|instead|it is|it['’]s)\b,? ?(?:it is |rather )?", re.IGNORECASE)
 
 
-def _said_cities(text: str, fact: RealFact) -> Iterator[str]:
+def _said_cities(text: str) -> Iterator[str]:
     """Yield what the text says the capital is, the best reading first."""
     for match in _CAPITAL_IS.finditer(text):
         after = text[match.end() :].lstrip()
@@ -262,8 +263,13 @@ _IS_CURRENCY = re.compile(
 _STOP = re.compile(
     r"[,.;:!?()\[\]\"“”/=]|\b(?:which|is|was|are|and|that|or|as|in|of|with|based|used|known|also|has|"
     r"have|since|for|from|by|to|at|on|its|it|issued|divided|uses?|using|abbreviated|sometimes|often|but|"
-    r"instead|rather|currency|coin|banknote|system)\b",
+    r"instead|rather|official|national|local|currency|coin|banknote|system)\b",
     re.IGNORECASE,
+)
+_NO_NAMES = frozenset(
+    "only main primary same most major sole single basic common unique digital world global "
+    "foreign standard new old own legal monetary money unit symbol form medium name value country "
+    "dominant one term word type kind amount product result group basket combination".split()
 )
 _LEAD = re.compile(
     r"^(?:(?:the|a|an|called|named|known as|actually|also|currently|officially|simply|local|"
@@ -272,26 +278,26 @@ _LEAD = re.compile(
 )
 
 
-def _said_currencies(text: str, fact: RealFact) -> Iterator[str]:
+def _said_currencies(text: str) -> Iterator[str]:
     """Yield what the text says the currency is, the best reading first."""
     for match in _CURRENCY_IS.finditer(text):
         after = text[match.end() :].lstrip()
         if match["not"]:
             other = _BUT.search(after)
             after = after[other.end() :] if other else ""
-        if name := _currency_at(after, fact):
+        if name := _currency_at(after):
             yield name
     for match in _IS_CURRENCY.finditer(text):
         before = re.split(r"[.!?;:] ", text[: match.start()])[-1]
-        if not match["not"] and (name := _currency_before(before, fact)):
+        if not match["not"] and (name := _currency_before(before)):
             yield name
     for match in _USES.finditer(text):
-        if name := _currency_at(text[match.end() :].lstrip(), fact):
+        if name := _currency_at(text[match.end() :].lstrip()):
             yield name
     for match in _IS.finditer(text):
-        if name := _currency_at(text[match.end() :].lstrip(), fact):
+        if name := _currency_at(text[match.end() :].lstrip()):
             yield name
-    name = _currency_at(text, fact)
+    name = _currency_at(text)
     if name and not _is_country(name) and text.count(" ") < 4 + name.count(" "):
         yield name
     for words in re.finditer(r"(?:[A-Z][\w'’-]+ ){0,3}[\w'’-]+", text):
@@ -299,7 +305,7 @@ def _said_currencies(text: str, fact: RealFact) -> Iterator[str]:
             yield words.group()
 
 
-def _currency_at(text: str, fact: RealFact) -> str:
+def _currency_at(text: str) -> str:
     """Read the name of a currency that a text begins with; empty where it begins with none."""
     lead = _LEAD.match(text)
     rest = text[lead.end() if lead else 0 :]
@@ -313,14 +319,18 @@ def _currency_at(text: str, fact: RealFact) -> str:
     words = name.split()
     if not words or len(words) > 6:
         return ""
+    if words[-1].endswith(("'s", "’s")):  # "the country's official currency"
+        return ""
     known = any(plain_name(word).rstrip("s") in _units() for word in words)
-    return name if known or any(word[0].isupper() for word in words) else ""
+    # "the zorin, ..." may be what no one has; "the only currency" is no name.
+    alone = lead and len(words) == 1 and stop and name.isalpha() and name not in _NO_NAMES
+    return name if known or alone or any(word[0].isupper() for word in words) else ""
 
 
-def _currency_before(text: str, fact: RealFact) -> str:
+def _currency_before(text: str) -> str:
     words = text.split()
     for start in range(max(0, len(words) - 5), len(words)):
-        name = _currency_at(" ".join(words[start:]), fact)
+        name = _currency_at(" ".join(words[start:]))
         if name and text.rstrip().endswith(name) and not _is_country(name):
             if name[0].isupper() or _is_currency(name):
                 return name
