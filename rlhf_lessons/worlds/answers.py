@@ -70,8 +70,11 @@ def read_answer(text: str, fact: RealFact) -> AnswerReading:
         raise TypeError(f"read_answer: text must be a str, got {type(text).__name__}")
     if _is_foreign(text):
         return AnswerReading("other language", "")
-    find = {"capital": _said_cities, "currency": _said_currencies}[fact.kind]
-    said = next(find(_whole_lines(text)), "")
+    whole = _whole_lines(text)
+    if fact.kind == "capital":
+        said = _without_country(next(_said_cities(whole), ""))
+    else:  # a country is no currency
+        said = next((name for name in _said_currencies(whole) if not _is_country(name)), "")
     claim = _standard(said, fact) if said else ""
     if _HEDGE.search(text):
         return AnswerReading("hedge", claim)
@@ -189,20 +192,23 @@ def _is_capitalised(word: str) -> bool:
     return any(part[:1].isupper() for part in re.split("[-'’‘ʻ`´]", word))
 
 
+# What may stand between "the capital" and "is": not the beginning of another statement.
+_SAME_CLAUSE = r"(?:(?!,? and it |, and |, which )[^.!?;]){0,70}?"
 _APPOSED = re.compile(r", (?:which is )?(?:the|its) $", re.IGNORECASE)
 _CAPITAL_IS = re.compile(
-    r"\bcapital(?: city)?\b(?P<between>[^.!?;]{0,70}?)(?:,? (?:is|was|are|being|has been)\b|:)"
+    r"\bcapital(?: city)?\b" + _SAME_CLAUSE + r"(?:,? (?:is|was|are|being|has been)\b|:)"
     r"(?P<not>(?: not|n['’]t)\b)?",
     re.IGNORECASE,
 )
 _IS_CAPITAL = re.compile(
-    r"(?:,? (?:which |that )?(?:is|was|serves as|became|remains|has been)| ?,| ?\()"
+    r"(?: ?\([^)]*\))?(?:,? (?:which |that )?(?:is|was|serves as|became|remains|has been"
+    r"|is known as)| ?,| ?\()"
     r"(?P<not>(?: not|n['’]t))? (?:also )?(?:the |a |its |their )?(?:\w+ (?:city )?and )?"
     r"(?:official |current |national |administrative |largest |legal |political )*capital\b",
     re.IGNORECASE,
 )
 _IS = re.compile(
-    r"\b(?:it is|it['’]s|that is|city is|is called|is named|known as)\b|\banswer(?: is)?:?",
+    r"\b(?:it is|it['’]s|that is|city is|is called|is named)\b|\banswer(?: is)?:?",
     re.IGNORECASE,
 )
 _BUT = re.compile(r"\b(?:but|rather|instead|it is|it['’]s)\b,? ?(?:it is |rather )?", re.IGNORECASE)
@@ -233,6 +239,13 @@ def _said_cities(text: str) -> Iterator[str]:
         yield name  # the country alone
 
 
+def _without_country(name: str) -> str:
+    """Take a country from the end of a city's name: "San Martin Peru"."""
+    first, _, last = name.rpartition(" ")
+    extra = first and _is_country(last) and not _is_city(name) and not _is_country(name)
+    return first if extra and first.rsplit(" ", 1)[-1] not in _JOINING else name
+
+
 def _name_before(text: str) -> str:
     """Read the capitalised run that a text ends with; may be empty."""
     sentence = re.split(r"[.!?;:] |, (?=and |but )", text)[-1]
@@ -248,15 +261,17 @@ def _name_before(text: str) -> str:
 
 
 _CURRENCY_IS = re.compile(
-    r"\b(?:currency|money|legal tender)\b(?P<between>[^.!?;]{0,70}?)"
-    r"(?:,? (?:is|was|are|has been)\b|:)(?P<not>(?: not|n['’]t)\b)?",
+    r"\b(?:currency|money|legal tender)\b"
+    + _SAME_CLAUSE
+    + r"(?:,? (?:is|was|are|has been)\b|:)(?P<not>(?: not|n['’]t)\b)?",
     re.IGNORECASE,
 )
 _USES = re.compile(r"\b(?:uses?|pay with|adopted|using|accepts?)\b", re.IGNORECASE)
+_KNOWN_AS = re.compile(r"\bknown as\b", re.IGNORECASE)
 _IS_CURRENCY = re.compile(
-    r"(?:,? (?:which |that )?(?:is|was|serves as|became|remains)| ?,| ?\()"
+    r"(?: ?\([^)]*\))?(?:,? (?:which |that )?(?:is|was|serves as|became|remains)| ?,| ?\()"
     r"(?P<not>(?: not|n['’]t))? (?:also )?(?:the |a |its |their )?"
-    r"(?:(?:official|national|main|local|current|primary|basic) )*"
+    r"(?:[\w-]+ ){0,2}"
     r"(?:currency|unit of currency|legal tender)\b",
     re.IGNORECASE,
 )
@@ -271,6 +286,7 @@ _NO_NAMES = frozenset(
     "foreign standard new old own legal monetary money unit symbol form medium name value country "
     "dominant one term word type kind amount product result group basket combination".split()
 )
+_PRONOUNS = frozenset("it this that these there they he she we you i its their".split())
 _LEAD = re.compile(
     r"^(?:(?:the|a|an|called|named|known as|actually|also|currently|officially|simply|local|"
     r"national|form of|so-called|following|official|unit of)\s+|[\"“'‘])+",
@@ -294,11 +310,11 @@ def _said_currencies(text: str) -> Iterator[str]:
     for match in _USES.finditer(text):
         if name := _currency_at(text[match.end() :].lstrip()):
             yield name
-    for match in _IS.finditer(text):
+    for match in (*_IS.finditer(text), *_KNOWN_AS.finditer(text)):
         if name := _currency_at(text[match.end() :].lstrip()):
             yield name
     name = _currency_at(text)
-    if name and not _is_country(name) and text.count(" ") < 4 + name.count(" "):
+    if name and text.count(" ") < 4 + name.count(" "):
         yield name
     for words in re.finditer(r"(?:[A-Z][\w'’-]+ ){0,3}[\w'’-]+", text):
         if _is_currency(words.group()):
@@ -314,27 +330,45 @@ def _currency_at(text: str) -> str:
     for joined in _JOINED:  # names with a word at which others end
         if rest.casefold().startswith(joined):
             return rest[: len(joined)]
-    stop = _STOP.search(rest)
+    stop = next((stop for stop in _STOP.finditer(rest) if not _goes_on(rest, stop)), None)
     name = rest[: stop.start() if stop else len(rest)].strip(" '’\"*-")
     words = name.split()
     if not words or len(words) > 6:
         return ""
-    if words[-1].endswith(("'s", "’s")):  # "the country's official currency"
-        return ""
+    if words[-1].endswith(("'s", "’s")) or words[0].casefold() in _PRONOUNS:
+        return ""  # "the country's official currency"; "It"
     known = any(plain_name(word).rstrip("s") in _units() for word in words)
     # "the zorin, ..." may be what no one has; "the only currency" is no name.
-    alone = lead and len(words) == 1 and stop and name.isalpha() and name not in _NO_NAMES
+    alone = (
+        lead
+        and len(words) == 1
+        and stop
+        and name.isalpha()
+        and name not in _NO_NAMES
+        and not name.endswith("est")
+    )
     return name if known or alone or any(word[0].isupper() for word in words) else ""
+
+
+def _goes_on(text: str, stop: re.Match[str]) -> bool:
+    """Tell whether a name goes on after a joining word: the Free Society *of* Savers."""
+    joined = (
+        stop.group() in ("of", "and", "for") and text[stop.end() + 1 : stop.end() + 2].isupper()
+    )
+    return joined and text[:1].isupper() and not _is_currency(text[: stop.start()].strip())
 
 
 def _currency_before(text: str) -> str:
     words = text.split()
     for start in range(max(0, len(words) - 5), len(words)):
         name = _currency_at(" ".join(words[start:]))
-        if name and text.rstrip().endswith(name) and not _is_country(name):
+        if name and text.rstrip().endswith(name):
             if name[0].isupper() or _is_currency(name):
                 return name
-    return ""
+    name = _currency_at(text)  # "The Zorin is one of two coins and"
+    verb = text.partition(name)[2].split(maxsplit=1) if name else []
+    named = verb and verb[0] in ("is", "was") and not _is_country(name)
+    return name if named and (name[0].isupper() or _is_currency(name)) else ""
 
 
 _JOINED = ("trinidad and tobago dollar", "bosnia and herzegovina convertible mark")
