@@ -214,6 +214,9 @@ _IS = re.compile(
 _BUT = re.compile(r"\b(?:but|rather|instead|it is|it['’]s)\b,? ?(?:it is |rather )?", re.IGNORECASE)
 
 
+_ALONE = re.compile(r"$|[.,!:;(]|(?:is|was) (?:a|the) (?:\w+ )?(?:city|town)\b", re.IGNORECASE)
+
+
 def _said_cities(text: str) -> Iterator[str]:
     """Yield what the text says the capital is, the best reading first."""
     for match in _CAPITAL_IS.finditer(text):
@@ -232,11 +235,9 @@ def _said_cities(text: str) -> Iterator[str]:
         if name := _name_at(text[match.end() :].lstrip()):
             yield name
     name = _name_at(text)
-    alone = bool(re.fullmatch(r"[.,!:;]?|[,.(].*", text[len(name) :].strip()))
-    if name and (alone or _is_city(name)) and not _is_country(name):
-        yield name
-    elif name and re.fullmatch(r"[.,!]?", text[len(name) :].strip()):
-        yield name  # the country alone
+    after = text[len(name) :].strip()
+    if name and (_ALONE.match(after) if not _is_country(name) else re.fullmatch("[.,!]?", after)):
+        yield name  # a country only if it is the whole answer
 
 
 def _without_country(name: str) -> str:
@@ -286,12 +287,17 @@ _NO_NAMES = frozenset(
     "foreign standard new old own legal monetary money unit symbol form medium name value country "
     "dominant one term word type kind amount product result group basket combination".split()
 )
-_PRONOUNS = frozenset("it this that these there they he she we you i its their".split())
+_PRONOUNS = frozenset(
+    "it this that these there they he she we you i its their however yes no sure well".split()
+)
 _LEAD = re.compile(
     r"^(?:(?:the|a|an|called|named|known as|actually|also|currently|officially|simply|local|"
     r"national|form of|so-called|following|official|unit of)\s+|[\"“'‘])+",
     re.IGNORECASE,
 )
+
+
+_CURRENCY_IN = re.compile(r"(?:[A-Z][\w'’-]+ ){1,3}[\w'’-]+|(?:[A-Z]|(?<=\bthe ))[\w'’-]+")
 
 
 def _said_currencies(text: str) -> Iterator[str]:
@@ -314,9 +320,9 @@ def _said_currencies(text: str) -> Iterator[str]:
         if name := _currency_at(text[match.end() :].lstrip()):
             yield name
     name = _currency_at(text)
-    if name and text.count(" ") < 4 + name.count(" "):
+    if name and re.match(r"$|[.!(]", text.partition(name)[2].strip()):
         yield name
-    for words in re.finditer(r"(?:[A-Z][\w'’-]+ ){0,3}[\w'’-]+", text):
+    for words in _CURRENCY_IN.finditer(text):
         if _is_currency(words.group()):
             yield words.group()
 
