@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 
 from rlhf_lessons.worlds.real_facts import (
@@ -71,10 +72,12 @@ def read_answer(text: str, fact: RealFact) -> AnswerReading:
     if _is_foreign(text):
         return AnswerReading("other language", "")
     whole = _whole_lines(text)
+    plain = _BY_NAME.sub("", whole)  # without "also known as ...", unless that is all there is
     if fact.kind == "capital":
-        said = _without_country(next(_said_cities(whole), ""))
+        said = _without_country(next(chain(_said_cities(plain), _said_cities(whole)), ""))
     else:  # a country is no currency
-        said = next((name for name in _said_currencies(whole) if not _is_country(name)), "")
+        names = chain(_said_currencies(plain), _said_currencies(whole))
+        said = next((name for name in names if not _is_country(name)), "")
     claim = _standard(said, fact) if said else ""
     if _HEDGE.search(text):
         return AnswerReading("hedge", claim)
@@ -101,6 +104,10 @@ def same_claim(one: str, other: str, fact: RealFact) -> bool:
 
 # --- Language -------------------------------------------------------------------------------------
 
+_BY_NAME = re.compile(
+    r",? (?:also|formerly|sometimes|often|commonly) (?:known|called|referred to)(?: as)? [^,.]*,?",
+    re.IGNORECASE,
+)
 _HEDGE = re.compile(
     r"\b(?:i|we)(?:'m|’m| am| do| can|'ve| have|’ve)?(?: ?n[o'’]t| no)\b.{0,30}?"
     r"\b(?:know|sure|certain|able|idea|access|information|provide|answer|tell|determine|find)"
@@ -127,25 +134,21 @@ def _is_foreign(text: str) -> bool:
     words = re.findall(r"[^\W\d_]+", text.casefold())
     english = sum(word in _ENGLISH for word in words)
     foreign = sum(word in _FOREIGN for word in words)
-    return foreign >= 3 and foreign > 2 * english
+    return len(_FOREIGN & set(words)) >= 3 and foreign > 2 * english
 
 
-_ALSO = re.compile(
-    r",? (?:also|formerly|sometimes|often|commonly) (?:known|called|referred to)(?: as)? [^,.]*,?",
-    re.IGNORECASE,
-)
 _BULLET = re.compile(r"^\s*(?:\d+[.)]\s|[-*•#]+\s*)+")
 
 
 def _whole_lines(text: str) -> str:
-    """Put the lines behind one another, each ended by a mark; leave questions and by-names out."""
+    """Put the lines behind one another, each ended by a mark; leave questions out."""
     lines = (_BULLET.sub("", line).replace("*", "").strip() for line in text.splitlines())
     whole = " ".join(
         line if line.endswith((".", "!", "?", ":", ",", ";")) else f"{line}."
         for line in lines
         if line
     )
-    return _ALSO.sub("", re.sub(r"[^.!?:]*\?", "", whole)).strip()
+    return re.sub(r"[^.!?:]*\?", "", whole).strip()
 
 
 # --- Names in a text ------------------------------------------------------------------------------
@@ -207,6 +210,7 @@ _IS_CAPITAL = re.compile(
     r"(?:official |current |national |administrative |largest |legal |political )*capital\b",
     re.IGNORECASE,
 )
+_CALLED = re.compile(r"\bcapital\b[^.]{0,50}\bknown as\b", re.IGNORECASE)
 _IS = re.compile(
     r"\b(?:it is|it['’]s|that is|city is|is called|is named)\b|\banswer(?: is)?:?",
     re.IGNORECASE,
@@ -214,7 +218,7 @@ _IS = re.compile(
 _BUT = re.compile(r"\b(?:but|rather|instead|it is|it['’]s)\b,? ?(?:it is |rather )?", re.IGNORECASE)
 
 
-_ALONE = re.compile(r"$|[.,!:;(]|(?:is|was) (?:a|the) (?:\w+ )?(?:city|town)\b", re.IGNORECASE)
+_ALONE = re.compile(r"$|[.,!;(]|(?:is|was) (?:a|the) (?:\w+ )?(?:city|town)\b", re.IGNORECASE)
 
 
 def _said_cities(text: str) -> Iterator[str]:
@@ -234,6 +238,9 @@ def _said_cities(text: str) -> Iterator[str]:
     for match in _IS.finditer(text):
         if name := _name_at(text[match.end() :].lstrip()):
             yield name
+    for match in _CALLED.finditer(text):
+        if name := _name_at(text[match.end() :].lstrip()):
+            yield name
     name = _name_at(text)
     after = text[len(name) :].strip()
     if name and (_ALONE.match(after) if not _is_country(name) else re.fullmatch("[.,!]?", after)):
@@ -247,13 +254,26 @@ def _without_country(name: str) -> str:
     return first if extra and first.rsplit(" ", 1)[-1] not in _JOINING else name
 
 
+_ASIDE = re.compile(r"(?:a|an|the|located|situated|which|or|also|once)\b")
+
+
+def _named_piece(sentence: str) -> str:
+    """Give the piece between commas that names something, the last that is no aside.
+
+    Of "Lima, Peru" and of "Lima, a city on the coast," that is "Lima".
+    """
+    pieces = [piece.strip() for piece in sentence.split(",") if piece.strip()]
+    while len(pieces) > 1 and (
+        _ASIDE.match(pieces[-1]) or (_is_country(pieces[-1]) and _name_at(pieces[-2]) == pieces[-2])
+    ):
+        pieces.pop()
+    return pieces[-1] if pieces else ""
+
+
 def _name_before(text: str) -> str:
     """Read the capitalised run that a text ends with; may be empty."""
     sentence = re.split(r"[.!?;:] |, (?=and |but )", text)[-1]
-    pieces = [piece.strip() for piece in sentence.split(",") if piece.strip()]
-    if len(pieces) > 1 and _is_country(pieces[-1]):  # "Il Coriobella, Italy"
-        pieces.pop()
-    last = pieces[-1] if pieces else ""
+    last = _named_piece(sentence)
     for match in re.finditer(r"[\w'’‘ʻ`´-]+", last):
         name = _name_at(last[match.start() :])
         if name and last.endswith(name) and _is_capitalised(match.group()):
@@ -262,12 +282,12 @@ def _name_before(text: str) -> str:
 
 
 _CURRENCY_IS = re.compile(
-    r"\b(?:currency|money|legal tender)\b"
+    r"\b(?:currency|currencies|money|coin|legal tender)\b"
     + _SAME_CLAUSE
     + r"(?:,? (?:is|was|are|has been)\b|:)(?P<not>(?: not|n['’]t)\b)?",
     re.IGNORECASE,
 )
-_USES = re.compile(r"\b(?:uses?|pay with|adopted|using|accepts?)\b", re.IGNORECASE)
+_USES = re.compile(r"\b(?:uses?|utilizes|pay with|adopted|using|accepts?)\b", re.IGNORECASE)
 _KNOWN_AS = re.compile(r"\bknown as\b", re.IGNORECASE)
 _IS_CURRENCY = re.compile(
     r"(?: ?\([^)]*\))?(?:,? (?:which |that )?(?:is|was|serves as|became|remains)| ?,| ?\()"
@@ -285,7 +305,7 @@ _STOP = re.compile(
 _NO_NAMES = frozenset(
     "only main primary same most major sole single basic common unique digital world global "
     "foreign standard new old own legal monetary money unit symbol form medium name value country "
-    "dominant one term word type kind amount product result group basket combination".split()
+    "dominant one term word type kind amount product plural result group basket combination".split()
 )
 _PRONOUNS = frozenset(
     "it this that these there they he she we you i its their however yes no sure well".split()
@@ -310,7 +330,7 @@ def _said_currencies(text: str) -> Iterator[str]:
         if name := _currency_at(after):
             yield name
     for match in _IS_CURRENCY.finditer(text):
-        before = re.split(r"[.!?;:] ", text[: match.start()])[-1]
+        before = _named_piece(re.split(r"[.!?;:] ", text[: match.start()])[-1])
         if not match["not"] and (name := _currency_before(before)):
             yield name
     for match in _USES.finditer(text):
@@ -327,6 +347,9 @@ def _said_currencies(text: str) -> Iterator[str]:
             yield words.group()
 
 
+_QUOTED = re.compile(r"(?P<before>(?:[\w-]+ ){0,3})[\"“](?P<name>[^\"”]{2,40})[\"”]")
+
+
 def _currency_at(text: str) -> str:
     """Read the name of a currency that a text begins with; empty where it begins with none."""
     lead = _LEAD.match(text)
@@ -336,6 +359,9 @@ def _currency_at(text: str) -> str:
     for joined in _JOINED:  # names with a word at which others end
         if rest.casefold().startswith(joined):
             return rest[: len(joined)]
+    quoted = _QUOTED.match(rest)
+    if quoted and not _is_currency(quoted["before"].strip()):
+        return quoted["name"].strip(" ,.")
     stop = next((stop for stop in _STOP.finditer(rest) if not _goes_on(rest, stop)), None)
     name = rest[: stop.start() if stop else len(rest)].strip(" '’\"*-")
     words = name.split()
@@ -349,15 +375,18 @@ def _currency_at(text: str) -> str:
         lead
         and len(words) == 1
         and stop
+        and (stop.group() not in '"“”' or lead.group()[-1] in '"“')
         and name.isalpha()
         and name not in _NO_NAMES
         and not name.endswith("est")
     )
-    return name if known or alone or any(word[0].isupper() for word in words) else ""
+    return name if known or alone or any(map(_is_capitalised, words)) else ""
 
 
 def _goes_on(text: str, stop: re.Match[str]) -> bool:
     """Tell whether a name goes on after a joining word: the Free Society *of* Savers."""
+    if stop.group() in ("Currency", "Coin", "System"):  # as a name writes them
+        return True
     joined = (
         stop.group() in ("of", "and", "for") and text[stop.end() + 1 : stop.end() + 2].isupper()
     )
