@@ -50,6 +50,7 @@ __all__ = [
     "choose_confidence",
     "confidence_report",
     "knowledge_table",
+    "likelihood_confidence",
     "measure_real_knowledge",
     "pooled_answers",
     "real_claims",
@@ -144,15 +145,32 @@ def pooled_answers(
 def agreement_confidence(
     asked: Sequence[AskedFact], temperature: float, samples: int
 ) -> np.ndarray:
-    """Give the confidence of each of the claims that ``real_claims`` collects, (N,) in [0, 1].
+    """Give the confidence of each of the claims that ``real_claims`` collects.
 
     Args:
         asked: facts.
         temperature: of the samples.
         samples: answers to each phrasing.
+
+    Returns:
+        (N,) in [0, 1].
     """
     answers = pooled_answers(asked, temperature, samples)
     return claim_confidence(real_claims(asked).claims, answers)
+
+
+def likelihood_confidence(asked: Sequence[AskedFact]) -> np.ndarray:
+    """Give π(answer | question) of the same claims: what one reading costs, without a sample.
+
+    It is the probability of the words, other words for the same claim not counted.
+
+    Args:
+        asked: facts.
+
+    Returns:
+        (N,) in [0, 1].
+    """
+    return np.exp(np.minimum(real_claims(asked).log_probs, 0.0))
 
 
 def choose_confidence(asked: Sequence[AskedFact]) -> tuple[float, int]:
@@ -301,13 +319,17 @@ def knowledge_table(asked: Sequence[AskedFact], bins: int = 4) -> str:
         lines.append(f"  confidence by {samples} answers a phrasing at temperature {temperature:g}")
         for name, some in (("chosen on", tuned), ("held out", held_out)):
             claims = real_claims(some)
-            confidences = agreement_confidence(some, temperature, samples)
-            report = confidence_report(confidences, claims.right, claims.subjects)
-            figures = ", ".join(
-                f"{figure} {value:.3f} [{low:.3f}, {high:.3f}]"
-                for figure, (value, low, high) in (
-                    ("AUROC", report.area), ("calibration error", report.error),
+            for measure, confidences in (
+                ("agreement", agreement_confidence(some, temperature, samples)),
+                ("likelihood", likelihood_confidence(some)),
+            ):
+                report = confidence_report(confidences, claims.right, claims.subjects)
+                area, error = (
+                    f"{value:.3f} [{low:.3f}, {high:.3f}]"
+                    for value, low, high in (report.area, report.error)
                 )
-            )  # fmt: skip
-            lines.append(f"    {name}, {report.count} claims: {figures}")
+                lines.append(
+                    f"    {name}, {report.count} claims, {measure}: AUROC {area}, "
+                    f"calibration error {error}"
+                )
     return "\n".join(lines)

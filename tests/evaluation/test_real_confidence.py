@@ -3,12 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rlhf_lessons.evaluation import real_confidence
 from rlhf_lessons.evaluation.real_confidence import (
     agreement_confidence,
     choose_confidence,
     confidence_report,
     knowledge_table,
+    likelihood_confidence,
     pooled_answers,
     real_claims,
 )
@@ -97,5 +97,14 @@ def test_the_table_has_each_figure(monkeypatch):
     assert told[4].endswith("wrong in another: 10")
     assert told[5].startswith("  median population     1,000,002: right 0.3")
     assert "confidence by 1 answers a phrasing at temperature 0.5" in told[7]
-    assert told[8].startswith("    chosen on, 24 claims: AUROC") and "held out, 24" in told[9]
-    assert real_confidence.__doc__
+    starts = [line.split(": AUROC")[0].strip() for line in told[8:]]
+    assert starts == [
+        f"{part}, 24 claims, {measure}"
+        for part in ("chosen on", "held out") for measure in ("agreement", "likelihood")
+    ]  # fmt: skip
+
+
+def test_likelihood_is_that_of_the_words():
+    assert likelihood_confidence([KNOWN, MADE_UP]) == pytest.approx(
+        np.exp([0.0, -1.0, 0.0, -1.0, -2.0])
+    )
