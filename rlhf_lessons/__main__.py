@@ -10,7 +10,7 @@ import rlhf_lessons
 COMMANDS = {
     "grade": ("rlhf_lessons.classroom.grade", "run the graded checks of lessons, print the scores"),
     "frontier": ("rlhf_lessons.evaluation.frontier", "measure reward against KL, method by method"),
-    "run": ("rlhf_lessons.evaluation.sentiment_command", "repeat a published experiment"),
+    "run": ("rlhf_lessons.evaluation.run_command", "repeat a published experiment"),
     "models": ("rlhf_lessons.training.recipes", "list, verify or rebuild the shipped models"),
     "real": (
         "rlhf_lessons.evaluation.real_command",
