@@ -2,23 +2,24 @@
 
     python -m rlhf_lessons run sums --seed 0      two cores, under a quarter of an hour
 
-SmolLM2-135M-Instruct, which ``python -m rlhf_lessons real get`` fetches, is asked "What is 34 +
-27?" by its chat template. Adapters learn by ``train_grpo`` from what ``LastNumberChecker`` marks.
+SmolLM2-135M-Instruct, which ``python -m rlhf_lessons real get`` fetches, is asked "What is 7 + 9?"
+by its chat template. Adapters learn by ``train_grpo`` from what ``LastNumberChecker`` marks.
 Before and after, it is measured on sums that were not trained on in either order of their numbers,
-and on harder ones of a kind that was not trained on at all:
+and on harder ones, of larger numbers:
 
     tries        of how many tries at each sum are right: pass@1 to pass@k
     likeliest    the share that is right where each token is the likeliest one: what a lower
                  temperature gives without any training
-    begun        the probability of the right sum where the answer is begun for it, "34 + 27 =":
+    begun        the probability of the right sum where the answer is begun for it, "7 + 9 =":
                  the arithmetic, without what has to be said before it
-    no number    the share of tries that name none: the form, without the arithmetic
+    finished     the share of tries that come to an end, and how many of those are right: the form
+                 of an answer, and what it is worth
 
 The folder of a run holds ``results.json``, the adapters in ``model/`` and, until it is finished,
 ``checkpoints/``; the same command goes on where it was stopped. What comes with the course lies in
 ``real_sums_runs`` beside this module, without the weights.
 
-Left out on purpose: a price on the KL, several tasks at once, and a search over settings.
+Left out on purpose: several kinds of tasks at once, and a search over settings.
 """
 
 from __future__ import annotations
@@ -88,18 +89,18 @@ class RealSumsSettings:
 
     policy: str = FETCHED_POLICY
     terms: int = 2
-    largest: int = 49
-    harder_terms: int = 3
-    harder_largest: int = 33
-    tasks: int = 800
-    measured: int = 50
+    largest: int = 12
+    harder_terms: int = 2
+    harder_largest: int = 49
+    tasks: int = 400
+    measured: int = 24
     tries: int = 16
-    max_new_tokens: int = 20
+    max_new_tokens: int = 24
     lora: int = 16
     cycles: int = 30
     group_size: int = 8
     batch_size: int = 64
-    learning_rate: float = 3e-4
+    learning_rate: float = 5e-4
     final_learning_rate: float = 1e-4
     beta: float = 0.0
     save_every: int = 5
@@ -154,7 +155,8 @@ class RealSumsSettings:
 
     def training_tasks(self) -> list[str]:
         """Draw the sums to train on: none that is measured, in any order of its numbers."""
-        measured = {_numbers(task) for task in self.measured_tasks("held_out")}
+        kinds = ("held_out", "harder")
+        measured = {_numbers(task) for kind in kinds for task in self.measured_tasks(kind)}
         # A fifth of all sums is held out, so more than enough of the others are left.
         drawn = sample_sums(2 * self.tasks, 10 + self.seed, terms=self.terms, largest=self.largest)
         return [task for task in drawn if _numbers(task) not in measured][: self.tasks]
@@ -168,9 +170,9 @@ class MeasuredSums:
         right: for each sum, how many of the tries at it are right.
         tries: responses to each.
         likeliest: share right where each token is the likeliest.
-        begun: mean probability of the right sum, given the answer's beginning "34 + 27 =".
-        no_number: share of the tries that name no number.
+        begun: mean probability of the right sum, given the answer's beginning "7 + 9 =".
         finished: share of the tries that end by themselves.
+        right_finished: share right among those; 0 where there are none.
         length: mean tokens of a try, its end token included.
         shown: (question, answer) of the first try at the first few sums.
     """
@@ -179,8 +181,8 @@ class MeasuredSums:
     tries: int
     likeliest: float
     begun: float
-    no_number: float
     finished: float
+    right_finished: float
     length: float
     shown: tuple[tuple[str, str], ...]
 
@@ -275,8 +277,8 @@ class RealSumsRun:
                 passed = " ".join(f"{found.pass_at(k):.2f}" for k in ks)
                 lines.append(
                     f"  {when:<7} pass@{','.join(map(str, ks))} {passed}   likeliest "
-                    f"{found.likeliest:.2f}   begun {found.begun:.2f}   no number "
-                    f"{found.no_number:.2f}   {found.length:.1f} tokens"
+                    f"{found.likeliest:.2f}   begun {found.begun:.2f}   finished "
+                    f"{found.finished:.2f}, right {found.right_finished:.2f} of them"
                 )
         lines.append(f"KL {self.kl:.2f} nats a response")
         lines += [f"  {asked} {answer}" for asked, answer in self.after["held_out"].shown]
@@ -439,7 +441,9 @@ def _asked(policy: LanguagePolicy, tasks: Sequence[str]) -> list[str]:
     """Ask for each sum in words, as the chat template writes it."""
     return [
         policy.tokenizer.apply_chat_template(
-            [{"role": "user", "content": ask_sum(task)}],
+            # Empty: the model's own system message is longer than question and answer, and would be
+            # read anew with each response.
+            [{"role": "system", "content": ""}, {"role": "user", "content": ask_sum(task)}],
             tokenize=False,
             add_generation_prompt=True,
         )
@@ -453,24 +457,23 @@ def _measure(
     asked, mark = _asked(policy, tasks), LastNumberChecker()
     generator = torch.Generator(policy.device).manual_seed(s.seed)
     repeated = [prompt for prompt in asked for _ in range(s.tries)]
-    responses, finished, tokens = [], 0, 0
+    responses, finished, tokens = [], [], 0
     for at in range(0, len(repeated), _ROWS):
         rollout = policy.sample(repeated[at : at + _ROWS], s.max_new_tokens, generator=generator)
         responses += rollout.responses
-        finished += int(rollout.finished.sum())
+        finished += rollout.finished.tolist()
         tokens += int(rollout.response_mask.sum())
         bar.update(len(rollout.responses))
-    right = mark(repeated, responses).reshape(-1, s.tries).sum(1)
+    marks, count = mark(repeated, responses), len(responses)
     # So cold that the likeliest token is the only one.
     likeliest = policy.sample(asked, s.max_new_tokens, temperature=1e-4).responses
-    count = len(responses)
     return MeasuredSums(
-        right=tuple(int(marks) for marks in right),
+        right=tuple(map(int, marks.reshape(-1, s.tries).sum(1))),
         tries=s.tries,
         likeliest=round(float(mark(asked, likeliest).mean()), 4),
         begun=round(float(_begun(policy, asked, tasks).mean()), 4),
-        no_number=round(sum(not any(map(str.isdigit, text)) for text in responses) / count, 4),
-        finished=round(finished / count, 4),
+        finished=round(sum(finished) / count, 4),
+        right_finished=round(float(marks @ finished) / max(1, sum(finished)), 4),
         length=round(tokens / count, 3),
         shown=tuple(
             (ask_sum(task), text) for task, text in zip(tasks, responses[:: s.tries], strict=True)
@@ -480,7 +483,7 @@ def _measure(
 
 @torch.no_grad()
 def _begun(policy: LanguagePolicy, asked: Sequence[str], tasks: Sequence[str]) -> torch.Tensor:
-    """Give (B,) the probability that an answer begun as "34 + 27 =" goes on with the right sum."""
+    """Give (B,) the probability that an answer begun as "7 + 9 =" goes on with the right sum."""
     begun = [prompt + task for prompt, task in zip(asked, tasks, strict=True)]
     batch = policy.encode(begun, [f" {right_sum(task)}" for task in tasks], end=False)
     return policy.log_probs_of(batch).sum(1).exp()

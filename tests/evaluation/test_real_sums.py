@@ -151,11 +151,13 @@ def test_what_is_measured_by_hand(chat):
     def three(prompts, max_new_tokens, **more):
         rollout = sampled(prompts, max_new_tokens, **more)
         texts = ["It is 3.", "Three."] * len(prompts)
-        return dataclasses.replace(rollout, responses=tuple(texts[: len(prompts)]))
+        ended = torch.arange(len(prompts)) % 4 != 2  # of four tries the third, which is right
+        return dataclasses.replace(rollout, responses=tuple(texts[: len(prompts)]), finished=ended)
 
     policy.sample = three
     found = real_sums._measure(policy, tasks, s, Bar())
-    assert found.right == (2, 0, 0) and found.no_number == 0.5 and found.tries == 4
+    assert found.right == (2, 0, 0) and found.tries == 4
+    assert found.finished == 0.75 and found.right_finished == pytest.approx(1 / 9, abs=1e-4)
     assert found.pass_at(1) == pytest.approx(1 / 6)
     assert found.pass_at(2) == pytest.approx((1 - 1 / 6) / 3)
     assert found.likeliest == pytest.approx(
