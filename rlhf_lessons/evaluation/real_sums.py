@@ -80,6 +80,7 @@ class RealSumsSettings:
         cycles: rollouts, with one update for each.
         group_size: responses to each sum of a rollout.
         batch_size: responses of a rollout, a multiple of group_size.
+        accumulate: parts that an update is computed in: less memory, the same numbers.
         learning_rate: step size of the first cycle.
         final_learning_rate: step size of the last one; in a line between the two.
         beta: price of a nat of KL to the untrained model; 0 has none.
@@ -97,9 +98,10 @@ class RealSumsSettings:
     tries: int = 16
     max_new_tokens: int = 24
     lora: int = 16
-    cycles: int = 30
+    cycles: int = 16
     group_size: int = 8
     batch_size: int = 64
+    accumulate: int = 2
     learning_rate: float = 5e-4
     final_learning_rate: float = 1e-4
     beta: float = 0.0
@@ -112,7 +114,7 @@ class RealSumsSettings:
             terms=whole(2), largest=whole(2), harder_terms=whole(2), harder_largest=whole(2),
             tasks=whole(1), measured=whole(2), tries=whole(1), max_new_tokens=whole(1),
             lora=whole(1), cycles=whole(1), group_size=whole(2), batch_size=whole(2),
-            learning_rate=ABOVE_0, final_learning_rate=FROM_0, beta=FROM_0, save_every=whole(1),
+            accumulate=whole(1), learning_rate=ABOVE_0, final_learning_rate=FROM_0, beta=FROM_0, save_every=whole(1),
             seed=whole(0),
         )  # fmt: skip
         _ = self.grpo, self.measured_tasks("held_out"), self.measured_tasks("harder")
@@ -124,7 +126,7 @@ class RealSumsSettings:
             cycles=self.cycles, group_size=self.group_size, batch_size=self.batch_size,
             minibatch_size=self.batch_size, max_new_tokens=self.max_new_tokens, beta=self.beta,
             learning_rate=self.learning_rate, final_learning_rate=self.final_learning_rate,
-            save_every=self.save_every, seed=self.seed,
+            accumulate=self.accumulate, save_every=self.save_every, seed=self.seed,
         )  # fmt: skip
 
     def measured_tasks(self, name: str) -> list[str]:

@@ -33,7 +33,7 @@ def chat(tmp_path_factory) -> str:
     for task in sample_sums(200, 5, terms=2, largest=4):
         (asked,) = real_sums._asked(policy, [task])
         examples.append((asked, f"{dice.randint(2, 8)}."))
-    settings = SupervisedSettings(steps=80, batch_size=16, learning_rate=1e-2)
+    settings = SupervisedSettings(steps=50, batch_size=16, learning_rate=1e-2)
     for _ in train_sft(policy, examples, settings):
         pass
     policy.save_pretrained(folder / "chat")
@@ -76,7 +76,7 @@ def test_wrong_settings_are_refused_by_name():
         ({"terms": 1}, "RealSumsSettings: terms must be a whole number ≥ 2, got 1"),
         ({"learning_rate": 0}, "learning_rate must be a finite number > 0"),
         ({"batch_size": 60}, "batch_size must be a multiple of group_size = 8, got 60"),
-        ({"terms": 3}, "terms · largest must be at most 99"),
+        ({"terms": 9}, "terms · largest must be at most 99"),
         ({"largest": 3, "measured": 9}, "measured must be at most .* got 9"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -143,7 +143,7 @@ def test_a_stopped_run_goes_on_to_the_same_numbers(chat, tmp_path, monkeypatch, 
 
 def test_what_is_measured_by_hand(chat):
     """Of a model that always gives one answer, everything is known."""
-    s = settings(chat, measured=3)
+    s = settings(chat)
     policy = LanguagePolicy.from_pretrained(chat)
     tasks = ["1 + 2 =", "2 + 2 =", "1 + 1 ="]
     sampled = policy.sample
