@@ -36,14 +36,19 @@ from rlhf_lessons.classroom.pictures.groups import (
     draw_group_and_beta,
     draw_old_samples,
     draw_prompt_weights,
+    draw_real_sums,
     draw_reward_by_kl_and_time,
     draw_tries,
     draw_variance,
 )
 from rlhf_lessons.evaluation import (
+    RealSumsSettings,
     estimate_mean,
     load_group_sweep,
+    load_real_sums,
     load_sums_sweep,
+    missing_real_parts,
+    run_real_sums,
     step_to_kl,
 )
 from rlhf_lessons.models import ResponseTree, load_policy
@@ -1513,6 +1518,87 @@ for count in LABELS:
 #
 # What the world grants to the thumbs: its raters put the bar at the average response. Where nine in
 # ten thumbs go up, λ must make up for it, and whether one can tell is exactly what a pair need not ask.
+#
+# ## 12 · A checker for a real model
+#
+# A policy of ours that answers in numbers alone can't tell whether a gain is *arithmetic* or merely the
+# *form* of an answer. A real chat model can: SmolLM2, 135 million weights, is asked "What is 7 + 9?" and says
+# whatever it likes, in 24 tokens. The checker reads the last number that it names. `train_grpo` trains low-rank
+# adapters: 16 cycles of 64 responses, groups of 8, no price on the KL. The loop is that of section 7.
+#
+# Measured are sums that were not trained on (in neither order of their numbers), 16 tries at each, and harder
+# ones, of numbers up to 49. Beside pass@k stand
+#
+# - **likeliest**: the share right where each token is the likeliest one. A lower temperature gives that without
+#   any training: if GRPO only made the likely likelier, it could not get far beyond;
+# - **begun**: the probability of the right sum where the answer is begun for the model, "7 + 9 =". That is the
+#   arithmetic alone, without what has to be said before it;
+# - **finished**: the share of tries that come to an end, and how many of those are right.
+#
+# Two runs come with the course, each by one command. For one of your own, once `python -m rlhf_lessons real get`
+# and then `RUN_REAL = True`, or the command. Stopped, it goes on where it was.
+#
+# *Predict, then run:* the model starts at one right try in ten. Where will it end, and which of the three
+# measures explains it?
+
+# %% kind="train"
+RUN_REAL = False  # True trains the real model here: under a quarter of an hour on two cores
+
+real_runs, own = load_real_sums(), None
+if note := missing_real_parts("smollm2"):
+    print(note)
+elif not RUN_REAL:
+    print("Stored results only. RUN_REAL = True makes a run of your own.")
+else:
+    torch.set_num_threads(2)
+    try:
+        own = run_real_sums(RealSumsSettings(seed=2), "real_sums", progress=True)
+    except KeyboardInterrupt:
+        print("Stopped. The folder real_sums keeps what is done; run this cell again to go on.")
+    finally:
+        torch.set_num_threads(1)
+real_runs += [] if own is None else [own]
+for run in real_runs:
+    print(f"{run.command or 'your own'}: {run.seconds / 60:.0f} minutes")
+
+# %% figure="09_real_sums"
+REAL_KS = (1, 2, 4, 8, 16)
+
+
+def passes(run, when: str, kind: str = "held_out") -> dict[int, float]:
+    """Give pass@k of a real run, before or after it."""
+    return {k: getattr(run, when)[kind].pass_at(k) for k in REAL_KS}
+
+
+draw_real_sums(
+    {
+        f"seed {run.settings.seed}": [point["reward"] for point in run.points]
+        for run in real_runs
+    },
+    {when: (REAL_KS, [passes(run, when) for run in real_runs]) for when in ("before", "after")},
+)
+plt.show()
+
+# %%
+print(f"{'':<32} pass@1  pass@8 pass@16  likeliest  begun  finished, right of them")
+for run in real_runs:
+    for kind, said in (("held_out", "held out"), ("harder", "harder")):
+        for when in ("before", "after"):
+            found, passed = getattr(run, when)[kind], passes(run, when, kind)
+            name = f"seed {run.settings.seed}, {said}, {when}"
+            print(f"{name:<32} {passed[1]:6.2f}  {passed[8]:6.2f} {passed[16]:7.2f}  "
+                  f"{found.likeliest:9.2f}  {found.begun:5.2f}  {found.finished:8.2f}  "
+                  f"{found.right_finished:.2f}")  # fmt: skip
+    print(f"seed {run.settings.seed}: KL {run.kl:.1f} nats a response\n")
+
+# %%
+run = real_runs[0]
+for kind in ("held_out", "harder"):
+    before, after = run.before[kind].shown, run.after[kind].shown
+    for (question, old), (_, new) in zip(before[:4], after[:4], strict=True):
+        print(f"{question}\n  before {old!r}\n  after  {new!r}")
+
+TEXT_TO_COME
 #
 # ## What was shown
 #

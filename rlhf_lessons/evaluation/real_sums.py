@@ -114,8 +114,8 @@ class RealSumsSettings:
             terms=whole(2), largest=whole(2), harder_terms=whole(2), harder_largest=whole(2),
             tasks=whole(1), measured=whole(2), tries=whole(1), max_new_tokens=whole(1),
             lora=whole(1), cycles=whole(1), group_size=whole(2), batch_size=whole(2),
-            accumulate=whole(1), learning_rate=ABOVE_0, final_learning_rate=FROM_0, beta=FROM_0, save_every=whole(1),
-            seed=whole(0),
+            accumulate=whole(1), learning_rate=ABOVE_0, final_learning_rate=FROM_0, beta=FROM_0,
+            save_every=whole(1), seed=whole(0),
         )  # fmt: skip
         _ = self.grpo, self.measured_tasks("held_out"), self.measured_tasks("harder")
 
