@@ -10,8 +10,9 @@ and on harder ones, of larger numbers:
     tries        of how many tries at each sum are right: pass@1 to pass@k
     likeliest    the share that is right where each token is the likeliest one: what a lower
                  temperature gives without any training
-    begun        the probability of the right sum where the answer is begun for it, "7 + 9 =":
-                 the arithmetic, without what has to be said before it
+    begun        the probability of the right sum where the answer is begun for it, "7 + 9 =",
+                 and the share of sums that are the likeliest there: the arithmetic, without what
+                 has to be said before it
     finished     the share of tries that come to an end, and how many of those are right: the form
                  of an answer, and what it is worth
 
@@ -32,6 +33,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import torch
@@ -172,7 +174,9 @@ class MeasuredSums:
         right: for each sum, how many of the tries at it are right.
         tries: responses to each.
         likeliest: share right where each token is the likeliest.
-        begun: mean probability of the right sum, given the answer's beginning "7 + 9 =".
+        begun: for each sum, the probability that it comes next where the answer is begun for the
+            model, "7 + 9 =".
+        begun_likeliest: for each, whether every digit of it is the likeliest token there.
         finished: share of the tries that end by themselves.
         right_finished: share right among those; 0 where there are none.
         length: mean tokens of a try, its end token included.
@@ -182,7 +186,8 @@ class MeasuredSums:
     right: tuple[int, ...]
     tries: int
     likeliest: float
-    begun: float
+    begun: tuple[float, ...]
+    begun_likeliest: tuple[bool, ...]
     finished: float
     right_finished: float
     length: float
@@ -253,7 +258,10 @@ class RealSumsRun:
                     name: MeasuredSums(
                         **{
                             **found,
-                            "right": tuple(found["right"]),
+                            **{
+                                name: tuple(found[name])
+                                for name in ("right", "begun", "begun_likeliest")
+                            },
                             "shown": tuple(map(tuple, found["shown"])),
                         }
                     )
@@ -279,7 +287,8 @@ class RealSumsRun:
                 passed = " ".join(f"{found.pass_at(k):.2f}" for k in ks)
                 lines.append(
                     f"  {when:<7} pass@{','.join(map(str, ks))} {passed}   likeliest "
-                    f"{found.likeliest:.2f}   begun {found.begun:.2f}   finished "
+                    f"{found.likeliest:.2f}   begun {mean(found.begun):.2f}, "
+                    f"likeliest {mean(found.begun_likeliest):.2f}   finished "
                     f"{found.finished:.2f}, right {found.right_finished:.2f} of them"
                 )
         lines.append(f"KL {self.kl:.2f} nats a response")
@@ -467,13 +476,15 @@ def _measure(
         tokens += int(rollout.response_mask.sum())
         bar.update(len(rollout.responses))
     marks, count = mark(repeated, responses), len(responses)
+    begun, begun_likeliest = _begun(policy, asked, tasks)
     # So cold that the likeliest token is the only one.
     likeliest = policy.sample(asked, s.max_new_tokens, temperature=1e-4).responses
     return MeasuredSums(
         right=tuple(map(int, marks.reshape(-1, s.tries).sum(1))),
         tries=s.tries,
         likeliest=round(float(mark(asked, likeliest).mean()), 4),
-        begun=round(float(_begun(policy, asked, tasks).mean()), 4),
+        begun=tuple(round(probability, 4) for probability in begun.tolist()),
+        begun_likeliest=tuple(begun_likeliest.tolist()),
         finished=round(sum(finished) / count, 4),
         right_finished=round(float(marks @ finished) / max(1, sum(finished)), 4),
         length=round(tokens / count, 3),
@@ -484,8 +495,19 @@ def _measure(
 
 
 @torch.no_grad()
-def _begun(policy: LanguagePolicy, asked: Sequence[str], tasks: Sequence[str]) -> torch.Tensor:
-    """Give (B,) the probability that an answer begun as "7 + 9 =" goes on with the right sum."""
+def _begun(
+    policy: LanguagePolicy, asked: Sequence[str], tasks: Sequence[str]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Say of answers begun as "7 + 9 =" how probable the right sum is, and whether likeliest.
+
+    Returns:
+        (B,) the probability that its digits come next, and (B,) whether each is the likeliest token
+        after those before it.
+    """
     begun = [prompt + task for prompt, task in zip(asked, tasks, strict=True)]
     batch = policy.encode(begun, [f" {right_sum(task)}" for task in tasks], end=False)
-    return policy.log_probs_of(batch).sum(1).exp()
+    tokens, padding = batch.response_tokens, ~batch.response_mask
+    logits = policy.logits_of(batch)
+    log_probs = logits.log_softmax(-1).gather(-1, tokens[..., None]).squeeze(-1)
+    likeliest = (logits.argmax(-1) == tokens) | padding
+    return log_probs.masked_fill(padding, 0.0).sum(1).exp(), likeliest.all(1)

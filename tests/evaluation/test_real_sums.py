@@ -13,8 +13,9 @@ from model_families import save_family
 from rlhf_lessons.__main__ import main
 from rlhf_lessons.evaluation import RealSumsSettings, load_real_sums, real_sums, run_real_sums
 from rlhf_lessons.models import LanguagePolicy
+from rlhf_lessons.real_parts import part_damage
 from rlhf_lessons.training import SupervisedSettings, train_sft
-from rlhf_lessons.worlds import right_sum, sample_sums
+from rlhf_lessons.worlds import LastNumberChecker, ask_sum, right_sum, sample_sums
 
 SMALL = {
     "terms": 2, "largest": 4, "harder_terms": 2, "harder_largest": 9, "tasks": 8, "measured": 2,
@@ -170,16 +171,17 @@ def test_a_begun_answer_by_the_softmax_of_each_digit(chat):
     policy = LanguagePolicy.from_pretrained(chat)
     tasks = ["3 + 4 =", "9 + 9 ="]
     found = real_sums._begun(policy, real_sums._asked(policy, tasks), tasks)
-    for task, probability in zip(tasks, found.tolist(), strict=True):
+    for task, probability, likeliest in zip(tasks, *map(torch.Tensor.tolist, found), strict=True):
         text = real_sums._asked(policy, [task])[0] + task
-        ids, expected = policy.tokenizer(text)["input_ids"], 1.0
+        ids, expected, best = policy.tokenizer(text)["input_ids"], 1.0, True
         answer = policy.tokenizer(f" {right_sum(task)}", add_special_tokens=False)["input_ids"]
         for token in answer:
             with torch.no_grad():
                 logits = policy.model(input_ids=torch.tensor([ids])).logits[0, -1].double()
             expected *= float(logits.softmax(-1)[token])
+            best = best and int(logits.argmax()) == token
             ids = [*ids, token]
-        assert probability == pytest.approx(expected, rel=1e-3)
+        assert probability == pytest.approx(expected, rel=1e-3) and likeliest == best
 
 
 def test_a_model_without_a_chat_template_is_refused(tmp_path, capsys):
@@ -211,3 +213,55 @@ def test_help_explains_every_option(capsys):
     with pytest.raises(SystemExit):
         main(["run", "sums", "--terms", "1"])
     assert "terms must be a whole number ≥ 2, got 1" in capsys.readouterr().err
+
+
+# --- what comes with the course -------------------------------------------------------------------
+
+STORED = load_real_sums()
+
+
+def test_two_seeds_are_stored_of_one_experiment():
+    assert [run.settings.seed for run in STORED] == [0, 1]
+    for run in STORED:
+        assert run.command == f"python -m rlhf_lessons run sums --seed {run.settings.seed}"
+        assert run.settings == RealSumsSettings(seed=run.settings.seed)
+        assert {"python", "torch", "transformers", "numpy"} <= set(run.versions)
+        assert run.seconds < 15 * 60
+
+
+@pytest.mark.parametrize("run", STORED, ids=lambda run: f"seed {run.settings.seed}")
+def test_a_stored_run_is_whole_and_of_these_sums(run):
+    s, mark = run.settings, LastNumberChecker()
+    assert [point["step"] for point in run.points] == list(range(1, s.cycles + 1))
+    assert all(0 <= point["reward"] <= 1 for point in run.points)
+    for found in (run.before, run.after):
+        assert set(found) == {"held_out", "harder"}
+        for kind, measured in found.items():
+            tasks = s.measured_tasks(kind)
+            assert measured.tries == s.tries and len(measured.right) == s.measured == len(tasks)
+            assert 0 <= min(measured.right) and max(measured.right) <= s.tries
+            shares = (measured.likeliest, measured.finished, measured.right_finished)
+            assert all(0 <= share <= 1 for share in (*shares, *measured.begun))
+            assert len(measured.begun) == len(measured.begun_likeliest) == len(tasks)
+            # Of two digits each the likeliest, both together may still be less likely than not.
+            for probability, likeliest in zip(
+                measured.begun, measured.begun_likeliest, strict=True
+            ):
+                assert likeliest or probability <= 0.5
+            questions, answers = zip(*measured.shown, strict=True)
+            assert list(questions) == [ask_sum(task) for task in tasks[: len(questions)]]
+            # A first try that is right is one of those that were counted.
+            right = mark(questions, answers)
+            assert all(m <= n for m, n in zip(right, measured.right, strict=False))
+
+
+@pytest.mark.skipif(bool(part_damage("smollm2")), reason="the real model was not fetched")
+def test_the_stored_beginning_is_that_of_the_real_model():
+    run = STORED[0]
+    policy = real_sums._chat_model(run.settings.policy)
+    tasks = run.settings.measured_tasks("held_out")
+    begun, likeliest = real_sums._begun(policy, real_sums._asked(policy, tasks), tasks)
+    # float32 of another CPU differs by some 1e-6 of a logit; the file has four decimals.
+    np.testing.assert_allclose(begun, run.before["held_out"].begun, rtol=0, atol=1e-3)
+    same = likeliest.tolist() == np.array(run.before["held_out"].begun_likeliest)
+    assert same.mean() > 0.9  # all, but for near ties
