@@ -1579,7 +1579,8 @@ plt.show()
 
 # %%
 KINDS = {"held_out": "held out", "harder": "harder"}
-print(f"{'':<26} pass@1  pass@8 pass@16  likeliest  begun  likeliest  finished  right of them")
+print(f"{'':<49}              begun:")
+print(f"{'':<26} pass@1  pass@8 pass@16  likeliest   mean  likeliest  finished  right of them")
 for run in real_runs:
     for kind, said in KINDS.items():
         for when in ("before", "after"):
@@ -1641,7 +1642,7 @@ for run in real_runs[:2]:
 # %% [markdown]
 # **Form carries the larger part, but not all.** To be *brought* to the answer takes the untrained model from 0.10 to 0.60, and
 # its likeliest digits there are right on 0.71 of these sums. Training goes beyond: 0.86 and 0.88. On the 24 held-out sums
-# that last step could be luck. On the harder sums, of numbers larger than any in training, it is more than the intervals
+# that last step could be luck. On the harder sums, most with a number larger than any in training, it is more than the intervals
 # allow for chance in both seeds (of the same 24 sums): there the model says sums right whose likeliest answer was wrong
 # before. And where the answer is begun for both, the trained model is better in all four comparisons.
 #

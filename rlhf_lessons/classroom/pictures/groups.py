@@ -187,6 +187,7 @@ def draw_real_sums(
     left.set(
         xlabel="cycle", ylabel="share right", title="In training, before each update", ylim=(0, 1)
     )
+    left.xaxis.get_major_locator().set_params(integer=True)
     left.legend(loc="lower right", fontsize=9)
     right.set_xscale("log", base=2)
     ks = max((row for row, _ in tries.values()), key=len)
