@@ -1533,7 +1533,8 @@ for count in LABELS:
 # `grpo_advantages`, `masked_mean`, `mean_of_responses`, `mean_over_length`, `dapo_policy_loss`,
 # `gspo_policy_loss`, `cispo_policy_loss`, `pass_at_k`, `kto_loss`. `rlhf_lessons.training`:
 # `train_grpo`, whose table names the choices that make RLOO, Dr. GRPO, DAPO, GSPO and CISPO,
-# `train_expert_iteration`, `train_kto`. `rlhf_lessons.worlds`: `SumsChecker`, `FooledSumsChecker`.
+# `train_expert_iteration`, `train_kto`; `train_grpo_with_trl`, which hands GRPO to TRL on several
+# processes (lesson 8). `rlhf_lessons.worlds`: `SumsChecker`, `FooledSumsChecker`.
 #
 # **Further reading.**
 #

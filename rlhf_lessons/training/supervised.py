@@ -8,8 +8,8 @@ Three names for one loop. What differs is what the loss compares the model with:
 
 Training a student on *texts* that a teacher sampled needs no loop of its own: those are examples.
 
-Left out on purpose: several devices, and packing several short texts into one row. Lesson 8 hands
-those to TRL.
+Left out on purpose: packing several short texts into one row, and several devices: ``scale`` hands
+the same examples to TRL for those.
 """
 
 from __future__ import annotations

@@ -102,7 +102,9 @@ def trl_command(
             raise ValueError(f"scale: {name} must be left out for {method.name}, got {value}")
         if value is None and name in method.needs:
             raise ValueError(f"scale: {name} must be given for {method.name}, got None")
-    paths = {method.model: model, method.data: data, "output": output, **others}
+    others = {name: value for name, value in others.items() if value is not None}
+    paths = {method.model: model, method.data: data}
+    paths |= {name: others.pop(name) for name in method.needs} | {"output": output} | others
     return command_of(method, settings, processes, cpu, **paths, checkpoint=checkpoint)
 
 
