@@ -1,4 +1,4 @@
-"""Files of examples and prompts, read and written, and what is wrong with them named by the line."""
+"""Files of examples and prompts, read and written, and what is wrong with them."""
 
 from __future__ import annotations
 

@@ -269,7 +269,7 @@ def _trainer(
             """Which cycle this is, from 0."""
             return self.state.global_step // updates
 
-        def rollout(self, asked: list[str], _: Any) -> dict[str, list[Any]]:
+        def rollout(self, asked: list[str]) -> dict[str, list[Any]]:
             """Draw and judge this process's share of the responses."""
             self.draws = self.draws or _Draws(s, policy.device)
             mine = slice(run.place * len(asked), (run.place + 1) * len(asked))
@@ -361,13 +361,14 @@ def _trainer(
             loss_type="grpo",
             scale_rewards="group",
             importance_sampling_level="token",
+            use_bias_correction_kl=False,  # or the KL would be times the ratio
             temperature=1.0,
             disable_dropout=True,  # of the reference, which TRL loads
             remove_unused_columns=False,
         ),
         processing_class=policy.tokenizer,
         train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in prompts]),
-        rollout_func=lambda asked, trainer: trainer.rollout(asked, trainer),
+        rollout_func=lambda asked, trainer: trainer.rollout(asked),
     )
     policy.model.config._name_or_path = own_name
     if isinstance(judge, RewardModel):

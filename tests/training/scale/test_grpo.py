@@ -193,7 +193,7 @@ def test_a_reference_without_kl_is_refused(given, tmp_path):
     [
         ("nobodys:score", "judge must name a function .* got 'nobodys:score': No module named"),
         ("letters_judge:praise", "letters_judge has no praise"),
-        ("nowhere", "nowhere"),
+        ("./nowhere", "there is no folder nowhere"),
     ],
 )
 def test_a_judge_that_is_not_there_is_refused_before_anything_is_started(given, judge, message):
