@@ -134,16 +134,25 @@ def _trainer(
             f"got {len(pairs)}"
         )
 
+    rows = [_rows(part) for part in (pairs, held_out) if part is not None]
+    # Transformers takes the last token that is no padding. Where the end token stands in for
+    # padding that would be the one before it, so another token stands in that ends no row.
+    last = {ids[-1] for part in rows for row in part for ids in row.values()}
+    padding = next(token for token in range(len(last) + 1) if token not in last)
+    config = model.config.get_text_config()
+    own_padding = config.pad_token_id
+
     class Trainer(OurCourse, trl.RewardTrainer):
         order, course = drawn_pairs(len(pairs), settings), staticmethod(half_cosine(settings))
+
+        def compute_loss(self, *given: Any, **named: Any) -> Any:
+            config.pad_token_id = padding  # again: ``train`` begins with the tokenizer's own
+            return super().compute_loss(*given, **named)
 
     without_dropout(model)
     if settings.freeze_embeddings:
         for weight in reward_model.embeddings():
             weight.requires_grad_(False)
-    config = model.config.get_text_config()
-    own_padding = config.pad_token_id
-    rows = [_rows(part) for part in (pairs, held_out) if part is not None]
     trainer = Trainer(
         model=model,
         args=trl.RewardConfig(
@@ -156,11 +165,7 @@ def _trainer(
         train_dataset=Dataset.from_list(rows[0]),
         eval_dataset=None if held_out is None else Dataset.from_list(rows[1]),
     )
-    # Transformers takes the last token that is no padding. Where the end token stands in for
-    # padding that would be the one before it, so another token stands in that ends no row.
-    last = {ids[-1] for part in rows for row in part for ids in row.values()}
-    padding = next(token for token in range(len(last) + 1) if token not in last)
-    trainer.data_collator.pad_token_id = config.pad_token_id = padding
+    trainer.data_collator.pad_token_id = padding
 
     def record(step: int, logs: dict[str, Any], measured: dict[str, Any]) -> RewardStep:
         return RewardStep(

