@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rlhf_lessons.classroom.plots import curve, label_ends
-from rlhf_lessons.classroom.style import COLORS, TEXT_COLORS
+from rlhf_lessons.classroom.style import COLORS, INK, PALE, TEXT_COLORS
 from rlhf_lessons.evaluation import Estimate
 
 
@@ -36,7 +36,7 @@ def draw_variance(
     figure, axes = plt.subplots(figsize=(7.4, 3.8), layout="constrained")
     for index, (name, values) in enumerate(lines.items()):
         curve(axes, sizes, values, label=name, index=index)
-    axes.plot(list(listed), list(listed.values()), "o", color="#1a1a1c", markersize=7, zorder=3)
+    axes.plot(list(listed), list(listed.values()), "o", color=INK, markersize=7, zorder=3)
     axes.set_xscale("log", base=2)
     axes.set_xticks(list(sizes), [str(size) for size in sizes])
     axes.minorticks_off()
@@ -192,8 +192,8 @@ def draw_group_and_beta(
     """
     if not figure.axes:
         left, right = figure.subplots(1, 2, width_ratios=(1.7, 1))
-        left.faint = [left.plot([], [], "-", color="#d3d3d8", lw=1.0)[0] for _ in others]
-        left.plot(*best, color="#1a1a1c", linestyle="--", linewidth=1.6, label="the best there is")
+        left.faint = [left.plot([], [], "-", color=PALE, lw=1.0)[0] for _ in others]
+        left.plot(*best, color=INK, linestyle="--", linewidth=1.6, label="the best there is")
         left.seeds = [left.plot([], [], "-", color=COLORS[0], lw=1.4, alpha=0.8)[0] for _ in paths]
         left.seeds[0].set_label("your runs, a line a seed")
         (left.star,) = left.plot(
