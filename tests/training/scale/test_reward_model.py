@@ -73,7 +73,8 @@ def test_models_of_other_families(family, given, tmp_path, capsys):
     model.save_pretrained(tmp_path / "two")
     pairs = [("the film was", "good .", " bad ."), ("it", " made me smile", "was dull .")]
     save_preferences(tmp_path / "texts.jsonl", pairs)
-    settings = dataclasses.replace(SETTINGS, steps=2, batch_size=2)
+    # A small step: where a gradient is next to nothing Adam moves by its sign, that is by rounding.
+    settings = dataclasses.replace(SETTINGS, steps=2, batch_size=2, learning_rate=1e-4)
     theirs = run_here(capsys, tmp_path / "two", tmp_path / "texts.jsonl", given[2], settings)
     # Gradients of length 10 and more: their rounding is larger.
     allowed = dict.fromkeys(MEASURED, 3e-4)
