@@ -159,9 +159,9 @@ def draw_said(
                 )  # fmt: skip
                 left += width
             _, low, high = shares["right"]
-            axes.hlines(place, low, high, color=_BLACK, linewidth=1.5)
+            axes.hlines(place, low, high, color=INK, linewidth=1.5)
             _, low, high = shares["wrong"]
-            axes.hlines(place, left - high, left - low, color=_BLACK, linewidth=1.5)
+            axes.hlines(place, left - high, left - low, color=INK, linewidth=1.5)
         axes.set(yticks=range(len(bars)), yticklabels=list(bars), xlim=(0, 1), title=world)
         axes.set_xlabel("share of the answers")
     panels[0, 0].invert_yaxis()
