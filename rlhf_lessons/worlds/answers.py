@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 from rlhf_lessons.worlds.real_facts import (
     RealFact,
@@ -456,27 +457,39 @@ def _without_city(name: str) -> str:
 
 def _standard_currency(name: str, fact: RealFact) -> str:
     forms = {plain_name(name), plain_name(name).rstrip("s")}
-    known = currencies()
-    standard = {names[0] for names in known.values()} & set(fact.answers)
+    known = _known_currencies()
     if forms & {plain_name(answer) for answer in fact.answers}:
-        for names in known.values():  # a unit alone is the country's own
-            if names[0] in standard and forms & _plain_names(names):
-                return names[0]
-        return fact.answers[0]
-    for code, names in known.items():
-        if forms & {plain_name(each) for each in (code, *names) if " " in each or each == names[0]}:
-            return names[0]
-    owners = [names[0] for names in known.values() if forms & _plain_names(names)]
-    return owners[0] if len(owners) == 1 else name
+        own = [each.standard for each in known if each.standard in fact.answers]
+        return next(  # a unit alone is the country's own
+            (each.standard for each in known if each.standard in own and forms & each.names),
+            fact.answers[0],
+        )
+    whole = [each.standard for each in known if forms & each.whole_names]
+    owners = [each.standard for each in known if forms & each.names]
+    return whole[0] if whole else owners[0] if len(owners) == 1 else name
 
 
-def _plain_names(names: tuple[str, ...]) -> set[str]:
-    return {plain_name(name) for name in (*names, names[0].rsplit(" ", 1)[-1])}
+class _KnownCurrency(NamedTuple):
+    standard: str
+    whole_names: frozenset[str]  # those that say whose it is
+    names: frozenset[str]
+
+
+@lru_cache(maxsize=1)
+def _known_currencies() -> tuple[_KnownCurrency, ...]:
+    found = []
+    for code, names in currencies().items():
+        whole = frozenset(
+            plain_name(name) for name in (code, *names) if " " in name or name in (code, names[0])
+        )
+        units = {plain_name(name) for name in (*names, names[0].rsplit(" ", 1)[-1])}
+        found.append(_KnownCurrency(names[0], whole, frozenset(units)))
+    return tuple(found)
 
 
 def _is_currency(name: str) -> bool:
     forms = {plain_name(name), plain_name(name).rstrip("s")}
-    return any(forms & _plain_names(names) for names in currencies().values())
+    return any(forms & each.names for each in _known_currencies())
 
 
 @lru_cache(maxsize=1)
