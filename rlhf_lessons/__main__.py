@@ -16,7 +16,7 @@ COMMANDS = {
         "rlhf_lessons.evaluation.real_command",
         "fetch a real model and people's ratings",
     ),
-    "scale": ("rlhf_lessons.training.scale", "DPO on several processes, with TRL"),
+    "scale": ("rlhf_lessons.training.scale", "train on several processes, with TRL"),
 }
 
 

@@ -1675,9 +1675,9 @@ for run in real_runs[:2]:
 # `grpo_advantages`, `masked_mean`, `mean_of_responses`, `mean_over_length`, `dapo_policy_loss`,
 # `gspo_policy_loss`, `cispo_policy_loss`, `pass_at_k`, `kto_loss`. `rlhf_lessons.training`:
 # `train_grpo`, whose table names the choices that make RLOO, Dr. GRPO, DAPO, GSPO and CISPO,
-# `train_expert_iteration`, `train_kto`. `rlhf_lessons.worlds`: `SumsChecker`, `FooledSumsChecker`,
-# `LastNumberChecker`. `rlhf_lessons.evaluation`: `run_real_sums`, `load_real_sums`; on the command line `python -m
-# rlhf_lessons run sums`.
+# `train_expert_iteration`, `train_kto`; `train_grpo_with_trl`, which hands GRPO to TRL on several
+# processes (lesson 8). `rlhf_lessons.worlds`: `SumsChecker`, `FooledSumsChecker`, `LastNumberChecker`.
+# `rlhf_lessons.evaluation`: `run_real_sums`, `load_real_sums`; on the command line `python -m rlhf_lessons run sums`.
 #
 # **Further reading.**
 #

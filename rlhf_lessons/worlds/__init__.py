@@ -12,6 +12,7 @@ from rlhf_lessons.worlds.encyclopedia import (
     Relation,
     Subject,
 )
+from rlhf_lessons.worlds.examples import Example, load_examples, load_prompts, save_examples
 from rlhf_lessons.worlds.fact_corpus import (
     fact_vocabulary,
     sample_fact_demonstrations,
@@ -84,6 +85,7 @@ __all__ = [
     "Claim",
     "Document",
     "Encyclopedia",
+    "Example",
     "Fault",
     "FilmSnippet",
     "FooledSumsChecker",
@@ -117,7 +119,9 @@ __all__ = [
     "is_rude",
     "label_pairs",
     "length_judge",
+    "load_examples",
     "load_preferences",
+    "load_prompts",
     "load_snippets",
     "load_texts",
     "load_thumbs",
@@ -135,6 +139,7 @@ __all__ = [
     "sample_sum_demonstrations",
     "sample_sums",
     "sample_web_text",
+    "save_examples",
     "save_preferences",
     "save_thumbs",
     "split_openings",
