@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 from rlhf_lessons.worlds.real_facts import (
     RealFact,
@@ -112,7 +113,8 @@ _HEDGE = re.compile(
     r"\b(?:i|we)(?:'m|’m| am| do| can|'ve| have|’ve)?(?: ?n[o'’]t| no)\b.{0,30}?"
     r"\b(?:know|sure|certain|able|idea|access|information|provide|answer|tell|determine|find)"
     r"|\b(?:don|can)['’]t (?:know|say|tell|be sure)|\bcannot (?:know|say|tell|answer)"
-    r"|\b(?:not|un)(?: |-)?(?:sure|certain|known)\b|\bno idea\b|\bas an ai\b|\bi['’ ]a?m sorry\b"
+    r"|\b(?:not|un)(?: |-)?(?:sure|certain|known)\b|\bno idea\b|\bas an ai\b"
+    r"|\bi['’ ]a?m sorry\b(?! for)"
     r"|\bis (?:not|un)(?: publicly)? ?known\b",
     re.IGNORECASE,
 )
@@ -158,7 +160,7 @@ _JOINING = frozenset(
     "de la el al of del d di es as da do le du and den y upon the les dos das ed".split()
 )
 _FILLERS = frozenset(
-    "the a actually also currently officially called named known as city town of located in "
+    "the a actually also indeed currently officially called named known as city town of located in "
     "situated simply still now metropolis formerly".split()
 )
 
@@ -196,7 +198,7 @@ def _is_capitalised(word: str) -> bool:
 
 
 # What may stand between "the capital" and "is": not the beginning of another statement.
-_SAME_CLAUSE = r"(?:(?!,? and it |, and |, which )[^.!?;]){0,70}?"
+_SAME_CLAUSE = r"(?:(?!,? and it |, and |, but |, which )[^.!?;]){0,70}?"
 _APPOSED = re.compile(r", (?:which is )?(?:the|its) $", re.IGNORECASE)
 _CAPITAL_IS = re.compile(
     r"\bcapital(?: city)?\b" + _SAME_CLAUSE + r"(?:,? (?:is|was|are|being|has been)\b|:)"
@@ -206,7 +208,8 @@ _CAPITAL_IS = re.compile(
 _IS_CAPITAL = re.compile(
     r"(?: ?\([^)]*\))?(?:,? (?:which |that )?(?:is|was|serves as|became|remains|has been"
     r"|is known as)| ?,| ?\()"
-    r"(?P<not>(?: not|n['’]t))? (?:also )?(?:the |a |its |their )?(?:\w+ (?:city )?and )?"
+    r"(?P<not>(?: not|n['’]t))? (?:also )?(?:the |a |its |their |[A-Z]\w+['’]s? )?"
+    r"(?:\w+ (?:city )?and )?"
     r"(?:official |current |national |administrative |largest |legal |political )*capital\b",
     re.IGNORECASE,
 )
@@ -219,6 +222,9 @@ _BUT = re.compile(r"\b(?:but|rather|instead|it is|it['’]s)\b,? ?(?:it is |rath
 
 
 _ALONE = re.compile(r"$|[.,!;(]|(?:is|was) (?:a|the) (?:\w+ )?(?:city|town)\b", re.IGNORECASE)
+
+
+_DESCRIBES = re.compile(r"^.{0,30}\b(?:is|was) an? (?:\w+ )?(?:country|state|nation|territory)\b")
 
 
 def _said_cities(text: str) -> Iterator[str]:
@@ -242,7 +248,9 @@ def _said_cities(text: str) -> Iterator[str]:
         if name := _name_at(text[match.end() :].lstrip()):
             yield name
     name = _name_at(text)
-    after = text[len(name) :].strip()
+    after = text.partition(name)[2].strip() if name else ""
+    if _DESCRIBES.search(after):  # "Alba, Scotland is a country in Europe"
+        return
     if name and (_ALONE.match(after) if not _is_country(name) else re.fullmatch("[.,!]?", after)):
         yield name  # a country only if it is the whole answer
 
@@ -251,7 +259,7 @@ def _without_country(name: str) -> str:
     """Take a country from the end of a city's name: "San Martin Peru"."""
     first, _, last = name.rpartition(" ")
     extra = first and _is_country(last) and not _is_city(name) and not _is_country(name)
-    return first if extra and first.rsplit(" ", 1)[-1] not in _JOINING else name
+    return first if extra and first.casefold().rsplit(" ", 1)[-1] not in _JOINING else name
 
 
 _ASIDE = re.compile(r"(?:a|an|the|located|situated|which|or|also|once)\b")
@@ -277,7 +285,8 @@ def _name_before(text: str) -> str:
     for match in re.finditer(r"[\w'’‘ʻ`´-]+", last):
         name = _name_at(last[match.start() :])
         if name and last.endswith(name) and _is_capitalised(match.group()):
-            return name
+            # "The capital of Peru is the capital of the Republic" names nothing.
+            return "" if "capital" in last[: match.start()] else name
     return ""
 
 
@@ -288,6 +297,7 @@ _CURRENCY_IS = re.compile(
     re.IGNORECASE,
 )
 _USES = re.compile(r"\b(?:uses?|utilizes|pay with|adopted|using|accepts?)\b", re.IGNORECASE)
+_WHICH_IS = re.compile(r"\bcurrency\b[^.;]{0,50}, which is\b", re.IGNORECASE)
 _KNOWN_AS = re.compile(r"\bknown as\b", re.IGNORECASE)
 _IS_CURRENCY = re.compile(
     r"(?: ?\([^)]*\))?(?:,? (?:which |that )?(?:is|was|serves as|became|remains)| ?,| ?\()"
@@ -296,12 +306,13 @@ _IS_CURRENCY = re.compile(
     r"(?:currency|unit of currency|legal tender)\b",
     re.IGNORECASE,
 )
-_STOP = re.compile(
-    r"[,.;:!?()\[\]\"“”/=]|\b(?:which|is|was|are|and|that|or|as|in|of|with|based|used|known|also|has|"
-    r"have|since|for|from|by|to|at|on|its|it|issued|divided|uses?|using|abbreviated|sometimes|often|but|"
-    r"instead|rather|official|national|local|currency|coin|banknote|system)\b",
-    re.IGNORECASE,
-)
+_STOP_WORDS = (
+    "which is was are and that or as in of with based used known also has have since for from by "
+    "to at on its it issued divided use uses using abbreviated sometimes often but instead rather "
+    "colloquially commonly formerly called named starting official national local currency coin "
+    "banknote system"
+).replace(" ", "|")
+_STOP = re.compile(rf"[,.;:!?()\[\]\"“”/=]| [-–—] |\b(?:{_STOP_WORDS})\b", re.IGNORECASE)
 _NO_NAMES = frozenset(
     "only main primary same most major sole single basic common unique digital world global "
     "foreign standard new old own legal monetary money unit symbol form medium name value country "
@@ -311,7 +322,7 @@ _PRONOUNS = frozenset(
     "it this that these there they he she we you i its their however yes no sure well".split()
 )
 _LEAD = re.compile(
-    r"^(?:(?:the|a|an|called|named|known as|actually|also|currently|officially|simply|local|"
+    r"^(?:(?:the|a|an|called|named|known as|actually|also|indeed|currently|officially|simply|local|"
     r"national|form of|so-called|following|official|unit of)\s+|[\"“'‘])+",
     re.IGNORECASE,
 )
@@ -337,6 +348,9 @@ def _said_currencies(text: str) -> Iterator[str]:
         if name := _currency_at(text[match.end() :].lstrip()):
             yield name
     for match in (*_IS.finditer(text), *_KNOWN_AS.finditer(text)):
+        if name := _currency_at(text[match.end() :].lstrip()):
+            yield name
+    for match in _WHICH_IS.finditer(text):
         if name := _currency_at(text[match.end() :].lstrip()):
             yield name
     name = _currency_at(text)
@@ -373,6 +387,7 @@ def _currency_at(text: str) -> str:
     # "the zorin, ..." may be what no one has; "the only currency" is no name.
     alone = (
         lead
+        and "the" in lead.group().casefold().split()
         and len(words) == 1
         and stop
         and (stop.group() not in '"“”' or lead.group()[-1] in '"“')
@@ -380,6 +395,8 @@ def _currency_at(text: str) -> str:
         and name not in _NO_NAMES
         and not name.endswith("est")
     )
+    if len(name) < 2:
+        return ""  # broken off
     return name if known or alone or any(map(_is_capitalised, words)) else ""
 
 
@@ -440,27 +457,39 @@ def _without_city(name: str) -> str:
 
 def _standard_currency(name: str, fact: RealFact) -> str:
     forms = {plain_name(name), plain_name(name).rstrip("s")}
-    known = currencies()
-    standard = {names[0] for names in known.values()} & set(fact.answers)
+    known = _known_currencies()
     if forms & {plain_name(answer) for answer in fact.answers}:
-        for names in known.values():  # a unit alone is the country's own
-            if names[0] in standard and forms & _plain_names(names):
-                return names[0]
-        return fact.answers[0]
-    for code, names in known.items():
-        if forms & {plain_name(each) for each in (code, *names) if " " in each or each == names[0]}:
-            return names[0]
-    owners = [names[0] for names in known.values() if forms & _plain_names(names)]
-    return owners[0] if len(owners) == 1 else name
+        own = [each.standard for each in known if each.standard in fact.answers]
+        return next(  # a unit alone is the country's own
+            (each.standard for each in known if each.standard in own and forms & each.names),
+            fact.answers[0],
+        )
+    whole = [each.standard for each in known if forms & each.whole_names]
+    owners = [each.standard for each in known if forms & each.names]
+    return whole[0] if whole else owners[0] if len(owners) == 1 else name
 
 
-def _plain_names(names: tuple[str, ...]) -> set[str]:
-    return {plain_name(name) for name in (*names, names[0].rsplit(" ", 1)[-1])}
+class _KnownCurrency(NamedTuple):
+    standard: str
+    whole_names: frozenset[str]  # those that say whose it is
+    names: frozenset[str]
+
+
+@lru_cache(maxsize=1)
+def _known_currencies() -> tuple[_KnownCurrency, ...]:
+    found = []
+    for code, names in currencies().items():
+        whole = frozenset(
+            plain_name(name) for name in (code, *names) if " " in name or name in (code, names[0])
+        )
+        units = {plain_name(name) for name in (*names, names[0].rsplit(" ", 1)[-1])}
+        found.append(_KnownCurrency(names[0], whole, frozenset(units)))
+    return tuple(found)
 
 
 def _is_currency(name: str) -> bool:
     forms = {plain_name(name), plain_name(name).rstrip("s")}
-    return any(forms & _plain_names(names) for names in currencies().values())
+    return any(forms & each.names for each in _known_currencies())
 
 
 @lru_cache(maxsize=1)
