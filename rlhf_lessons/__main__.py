@@ -14,7 +14,7 @@ COMMANDS = {
     "models": ("rlhf_lessons.training.recipes", "list, verify or rebuild the shipped models"),
     "real": (
         "rlhf_lessons.evaluation.real_command",
-        "fetch a real model and people's ratings",
+        "fetch a real model, people's ratings, real facts",
     ),
     "scale": ("rlhf_lessons.training.scale", "train on several processes, with TRL"),
 }

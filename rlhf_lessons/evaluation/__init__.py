@@ -80,6 +80,12 @@ from rlhf_lessons.evaluation.preferences import (
     preference_features,
     win_rate,
 )
+from rlhf_lessons.evaluation.real_answers import (
+    HandReadAnswer,
+    ReaderAgreement,
+    load_hand_read,
+    measure_reader,
+)
 from rlhf_lessons.evaluation.real_frontier import REAL_FRONTIER_FOLDER, load_real_frontier
 from rlhf_lessons.evaluation.real_model import (
     REAL_SENTENCE,
@@ -145,12 +151,14 @@ __all__ = [
     "FrontierRun",
     "FrontierSettings",
     "GroupSweepRun",
+    "HandReadAnswer",
     "MeasuredSums",
     "PPOSweepRun",
     "PeopleAgreement",
     "PowerLaw",
     "RatedSnippets",
     "Rates",
+    "ReaderAgreement",
     "RealSumsRun",
     "RealSumsSettings",
     "ReferenceJudge",
@@ -184,6 +192,7 @@ __all__ = [
     "load_factuality_sweep",
     "load_frontier",
     "load_group_sweep",
+    "load_hand_read",
     "load_people_agreement",
     "load_people_scores",
     "load_ppo_sweep",
@@ -192,6 +201,7 @@ __all__ = [
     "load_sums_sweep",
     "mean_distance",
     "measure_people_agreement",
+    "measure_reader",
     "measure_real_words",
     "measured_best_of_n_kl",
     "missing_real_parts",

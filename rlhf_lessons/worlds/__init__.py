@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rlhf_lessons.real_parts import PartError
+from rlhf_lessons.worlds.answers import VERDICTS, AnswerReading, read_answer, same_claim
 from rlhf_lessons.worlds.biographies import people_encyclopedia
 from rlhf_lessons.worlds.encyclopedia import (
     Claim,
@@ -49,6 +50,15 @@ from rlhf_lessons.worlds.preferences import (
     ranking_to_pairs,
     save_preferences,
 )
+from rlhf_lessons.worlds.real_facts import (
+    FACT_KINDS,
+    PHRASINGS,
+    RealFact,
+    plain_name,
+    question,
+    real_fact,
+    real_facts,
+)
 from rlhf_lessons.worlds.reviews import (
     VOCABULARY,
     Fault,
@@ -76,12 +86,16 @@ from rlhf_lessons.worlds.texts import LabelledText, load_texts, openings_of, spl
 from rlhf_lessons.worlds.thumbs import Thumb, load_thumbs, save_thumbs, thumbs_of_pairs
 
 __all__ = [
+    "FACT_KINDS",
     "OPINION_LENGTH",
     "OPINION_WORDS",
+    "PHRASINGS",
     "SUMS_VOCABULARY",
+    "VERDICTS",
     "VOCABULARY",
     "AILabeller",
     "AgreementJudge",
+    "AnswerReading",
     "Claim",
     "Document",
     "Encyclopedia",
@@ -97,6 +111,7 @@ __all__ = [
     "Preference",
     "PreferenceFileError",
     "Reading",
+    "RealFact",
     "Relation",
     "ScaleRater",
     "SimilarityRater",
@@ -129,9 +144,15 @@ __all__ = [
     "opinion_habits",
     "opinion_score",
     "people_encyclopedia",
+    "plain_name",
     "preference_probability",
+    "question",
     "ranking_to_pairs",
+    "read_answer",
+    "real_fact",
+    "real_facts",
     "right_sum",
+    "same_claim",
     "sample_fact_demonstrations",
     "sample_fact_documents",
     "sample_prompts",
