@@ -1358,7 +1358,7 @@ known = {kind: [fact for fact in load_real_knowledge() if fact.kind == kind] for
 for kind, facts in known.items():
     held_out = sorted((f for f in facts if f.held_out), key=lambda fact: -fact.population)
     print(f"{kind}: {len(facts)} countries, {len(held_out)} of them held out\n")
-    for fact in held_out[:: len(held_out) // 2][:3]:
+    for fact in held_out[:: len(held_out) // 3][:3]:
         print(f"  {fact.subject}, {fact.population / 1e6:.1f} million people")
         for phrasing, answer in zip(REAL_PHRASINGS[kind], fact.answers, strict=True):
             print(f"    {phrasing.format(subject='…')}\n      {answer.text:.76} → {answer.verdict}")
