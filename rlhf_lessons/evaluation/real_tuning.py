@@ -394,15 +394,16 @@ def _measured(
 
 PLAN: tuple[Key, ...] = tuple(
     (judge, unit, False, seed, beta, price)
+    for seed in range(2)
     for judge, unit, beta, price in (
         ("none", None, None, None),
         ("reference", "answer", SETTINGS.beta, SETTINGS.price),
         ("confidence", "answer", SETTINGS.beta, SETTINGS.price),
         ("assured", "answer", SETTINGS.beta, None),
     )
-    for seed in range(2)
+    if seed == 0 or judge != "assured"
 )
-"""Every run: (judge, unit, rehearsed, seed, β, price)."""
+"""Every run: (judge, unit, rehearsed, seed, β, price); of the control one seed."""
 
 
 def measure_real_tuning(folder: Path | None = None, keys: Sequence[Key] = PLAN) -> int:

@@ -107,7 +107,7 @@ def draw_fame(groups: Mapping[str, Sequence[tuple[float, Estimate]]]) -> Figure:
         xlabel="population of the country",
         ylabel="right answers",
         title="Of a large country it knows more",
-        xlim=(1e6, 3e8),
+        xlim=(6e5, 6e8),
     )
 
 
