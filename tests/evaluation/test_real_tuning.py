@@ -24,7 +24,8 @@ from rlhf_lessons.evaluation.real_tuning import (
     tuning_table,
 )
 from rlhf_lessons.models import LanguagePolicy, word_tokenizer
-from rlhf_lessons.worlds import PHRASINGS, RealFact, question
+from rlhf_lessons.training import pair_log_probs
+from rlhf_lessons.worlds import PHRASINGS, Preference, RealFact, question
 
 pytest.importorskip("peft")
 
@@ -133,6 +134,36 @@ def test_three_judges_three_kinds_of_pairs(policy, stand_ins):
     assert told == pytest.approx([-2, 0.75 - 2 * 0.25, 0, -2])
     assured = pool.judge("assured", "capital", None)(asked, said)
     assert assured[0] == assured[1] == 1 + 1 / 20 and assured[2] == -1 + len(hedge.split()) / 20
+
+
+def test_each_text_is_read_once_and_as_dpo_would_read_it(policy, stand_ins, monkeypatch):
+    pool = RealPool(0, SMALL)
+    first, second = pool.books["capital"].prompts[:2]
+    long = "Lima " * 12  # longer than an answer may be: cut, without an end
+    pairs = [
+        Preference(first, "Lima", "Suva"), Preference(first, "Lima", long),
+        Preference(second, "Suva", "Lima"),
+    ]  # fmt: skip
+    expected = pair_log_probs(policy, pairs, max_new_tokens=SMALL.max_new_tokens)
+    told = pool.reference_log_probs(pairs)
+    for found, side in zip(told, expected, strict=True):
+        np.testing.assert_allclose(found, side, rtol=0, atol=1e-4)
+    assert len(pool.log_probs) == 5
+    read = []
+
+    def counted(policy, pairs, **kw):
+        read.extend(pairs)
+        return pair_log_probs(policy, pairs, **kw)
+
+    monkeypatch.setattr(real_tuning, "pair_log_probs", counted)
+    again = [Preference(first, "Suva", "Libreville"), Preference(second, "Lima", "Suva")]
+    expected = pair_log_probs(policy, again, max_new_tokens=SMALL.max_new_tokens)
+    for found, side in zip(pool.reference_log_probs(again), expected, strict=True):
+        np.testing.assert_allclose(found, side, rtol=0, atol=1e-4)
+    assert [set(texts) for _, *texts in read] == [{"Libreville", "Suva"}]  # one new one, in a pair
+    other = RealPool(1, SMALL, log_probs=pool.log_probs)
+    other.reference_log_probs(again)
+    assert len(read) == 1
 
 
 def test_pairs_that_prefer_hedges_teach_hedges(policy, stand_ins):
