@@ -19,8 +19,8 @@
 # - say of a real model's gain how much is the form of an answer and how much is in the answer.
 #
 # **Time** about 150 minutes, 9 exercises, 25 points. **Needs** lesson 4's words (ratio, advantage,
-# value function, KL), Bradley-Terry (lesson 3), and DPO with its best policy π\* (lesson 6), which sections
-# 2, 6 and 11 recall. Two CPU cores are enough, and no network.
+# value function, KL), Bradley-Terry (lesson 3), and DPO with its best policy π\* (lesson 6), which
+# sections 2, 6 and 11 use. Two CPU cores are enough, and no network.
 
 # %% kind="setup"
 import math
@@ -72,10 +72,11 @@ use_style()
 # %% [markdown]
 # ## 1 · A world in which all groups can be listed
 #
-# A response has at most two tokens, each one of three words or the end. With no word, one word (and the end)
-# or two (no room is left for the end) there are 1 + 3 + 9 = 13 responses, and the table of logits has 4
-# prefixes times 4 tokens. A group of two is then one of 169, a group of four one of 28,561: the mean and the variance of *any* estimator of the gradient are sums that we can
-# take. The writer has the habits of lesson 4's opinions, and each response has its score.
+# A response has at most two tokens, each one of three words or the end. With no word, one word (and
+# the end) or two (no room is left for the end) there are 1 + 3 + 9 = 13 responses, and the table of
+# logits has 4 prefixes times 4 tokens. A group of two is then one of 169, a group of four one of
+# 28,561: the mean and the variance of *any* estimator of the gradient are sums that we can take. The
+# writer has the habits of lesson 4's opinions, and each response has its score.
 
 # %% kind="setup"
 small = ResponseTree(("very", "good", "dull"), 2)
@@ -575,9 +576,9 @@ for size in (2, 3):
     assert torch.allclose(mean, other, atol=1e-12) and cosine < 0.9999
 
 # %% [markdown]
-# With one or two tokens the turn is small. To see where it leads, follow both mean gradients exactly, no
-# sample drawn, on the larger tree of lesson 4: six words and up to four tokens. *Predict, then run:* what happens to the length of the
-# responses that score below 0?
+# With one or two tokens the turn is small. To see where it leads, follow both mean gradients exactly,
+# no sample drawn, on the larger tree of lesson 4: six words and up to four tokens. *Predict, then
+# run:* what happens to the length of the responses that score below 0?
 
 # %% kind="setup"
 tree = ResponseTree(OPINION_WORDS, OPINION_LENGTH)
@@ -613,10 +614,10 @@ for step in (10, 20):
     assert long > length_of["mean over tokens", 0] > short
 
 # %% [markdown]
-# At steps 10 and 20, where J is the same, the low responses have become *longer* than they were where the mean runs over their
-# tokens, and shorter where it doesn't. In models that think aloud this was seen as wrong answers that
-# grow and grow (Liu et al. 2025). It is no iron law: in the end, when hardly any low response is left,
-# what is left is long with either mean.
+# At steps 10 and 20, where J is the same, the low responses have become *longer* than they were where
+# the mean runs over their tokens, and shorter where it doesn't. In models that think aloud this was
+# seen as wrong answers that grow and grow (Liu et al. 2025). It is no iron law: in the end, when
+# hardly any low response is left, what is left is long with either mean.
 #
 # ## 5 · Away from the policy that sampled
 #
@@ -680,9 +681,10 @@ def clipped_weight_loss(
 check("9.6", clipped_weight_loss)
 
 # %% [markdown]
-# The policy walks away from the one that sampled: each logit moves in proportion to the exact advantage of its
-# token after its prefix, as lesson 5 had it. At each distance, the *mean* of each weighting over all 1,555 old responses stands
-# beside the exact gradient of J **there**; and the noise is that of a batch of 64.
+# The policy walks away from the one that sampled: each logit moves in proportion to the exact
+# advantage of its token after its prefix, as lesson 5 had it. At each distance, the *mean* of each
+# weighting over all 1,555 old responses stands beside the exact gradient of J **there**; and the
+# noise is that of a batch of 64.
 #
 # *Predict, then run:* which points furthest from the exact gradient at 0.1 nats? Is any ratio worse
 # than none?
@@ -790,9 +792,9 @@ assert all(blue[KLS.index(kl)] > 1.5 * exact_one[KLS.index(kl)] for kl in (0.1, 
 # ## 6 · Group size and KL strength
 #
 # Four requests to the opinion writer, each with a checker, from easy to hard; 16 responses to each
-# request and update, in groups of G: the same samples, otherwise grouped. Each request has a table
-# of its own, so that the best policy for every β, π\* of lesson 6, is known: the star in the picture, and the
-# last line of the table below it. Six seeds, 60 updates, every choice.
+# request and update, in groups of G: the same samples, otherwise grouped. Each request has a table of
+# its own, so that the best policy for every β, π\* of lesson 6, is known: the star in the picture,
+# and the last line of the table below it. Six seeds, 60 updates, every choice.
 
 # %% kind="setup"
 REQUESTS = {"no complaint": 0.0, "praise": 1.0, "high praise": 2.0, "highest praise": 3.0}
@@ -957,11 +959,12 @@ for size in GROUP_SIZES:
 #
 # ## 7 · PPO beside its relatives
 #
-# Now the film reviews of lesson 2, a network, and the gold reward, the score that the world itself gives a
-# review (lesson 3). On prompts that were not trained on (*held out*): `python benchmarks/group_sweep.py` trained
-# PPO, RLOO and GRPO, three seeds each: 40 cycles of 64 responses, four epochs, one step size. PPO
-# draws 64 prompts a cycle and learns a value function; the others draw 8 prompts and eight responses
-# to each. PPO and RLOO have the same objective, β = 0.2; GRPO counts in deviations, with β = 0.1.
+# Now the film reviews of lesson 2, a network, and the gold reward, the score that the world itself
+# gives a review (lesson 3). `python benchmarks/group_sweep.py` trained PPO, RLOO and GRPO, three seeds
+# each: 40 cycles of 64 responses, four epochs, one step size. PPO draws 64 prompts a cycle and learns
+# a value function; the others draw 8 prompts and eight responses to each. PPO and RLOO have the same
+# objective, β = 0.2; GRPO counts in deviations, with β = 0.1. The first table is measured on *held-out*
+# prompts, which no run was trained on.
 #
 # *Predict, then run:* 64 prompts or 8 times 8, who learns more from as many samples? And in as much
 # time?
@@ -1177,9 +1180,8 @@ assert simple.interval()[1] < truth - 0.02
 # does not, or falls (Yue et al. 2025).
 #
 # `python -m rlhf_lessons.evaluation.sums_sweep` trained `sums-sft` with the checker, three seeds:
-# GRPO with groups of 16, and **expert iteration** (fine-tuning on one's own right answers, again and again;
-# section 9) with equally many samples. Held-out tasks of
-# four numbers, 128 tries at each.
+# GRPO with groups of 16, and **expert iteration** (fine-tuning on one's own right answers, again and
+# again; section 9) with equally many samples. Held-out tasks of four numbers, 128 tries at each.
 #
 # *Predict, then run:* where do the lines cross, if they do?
 
@@ -1235,8 +1237,8 @@ assert ahead > 0.1
 # %% [markdown]
 # On the first try both are far better than before, and expert iteration, the simpler method, more so
 # than GRPO, from as many samples. Between four and sixteen tries the lines cross. At 16 and 32 tries
-# `sums-sft` as it was *before* is ahead, and with 128 all three solve every task: training has made nothing
-# possible that was not. Here, then, it sharpened.
+# `sums-sft` as it was *before* is ahead, and with 128 all three solve every task: training has made
+# nothing possible that was not. Here, then, it sharpened.
 #
 # And it lost something. With one number more, on which no run was trained, sixteen tries solve far fewer
 # tasks than before, and with 128 some stay unsolved that were solved. After expert iteration even the
@@ -1450,10 +1452,10 @@ check("9.9", thumbs_loss)
 
 # %% [markdown]
 # Against DPO, with as many **labels**: N pairs need 2N responses, N thumbs need N. People are
-# simulated: of two responses they choose the first by Bradley-Terry, with the chance $\sigma(r_1 - r_2)$, and
-# they put a thumb up with the chance that it beats an average one, $\sigma(r - J)$. What counts is the *true
-# J*, the exact mean of the scores. The writer of lesson 5 learns, who sees the last
-# word alone, so that what is learned in one text holds in others. 24 seeds, full batches.
+# simulated: of two responses they choose the first with Bradley-Terry's chance
+# $\sigma(r_1 - r_2)$, and they put a thumb up with the chance that it beats an average one, $\sigma(r - J)$. What
+# counts is the *true J*, the exact mean of the scores. The writer of lesson 5 learns, who sees the
+# last word alone, so that what is learned in one text holds in others. 24 seeds, full batches.
 #
 # *Predict, then run:* is a pair worth more than a thumb? With 100 labels, with 1,600?
 
@@ -1548,10 +1550,11 @@ for count in LABELS:
 #
 # ## 12 · A checker for a real model
 #
-# A policy of ours that answers in numbers alone can't tell whether a gain is *arithmetic* or merely the
-# *form* of an answer. A real chat model can: SmolLM2, 135 million weights, is asked "What is 7 + 9?" and says
-# whatever it likes, in 24 tokens. The checker reads the last number that it names. `train_grpo` trains low-rank
-# adapters: 16 cycles of 64 responses, groups of 8, no price on the KL. The loop is that of section 7.
+# A policy of ours that answers in numbers alone can't tell whether a gain is *arithmetic* or merely
+# the *form* of an answer. A real chat model can: SmolLM2, 135 million weights, is asked "What is 7 +
+# 9?" and says whatever it likes, in 24 tokens. The checker reads the last number that it names.
+# `train_grpo` trains low-rank adapters: 16 cycles of 64 responses, groups of 8, no price on the KL.
+# The loop is that of section 7.
 #
 # Measured are sums that were not trained on (in neither order of their numbers), 16 tries at each, and harder
 # ones, of numbers up to 49. Beside pass@k stand
@@ -1629,14 +1632,14 @@ for kind in ("held_out", "harder"):
         print(f"{question}\n  before {old!r}\n  after  {new!r}")
 
 # %% [markdown]
-# From one try in ten to nine in ten, on sums that were not trained on, in 1,024 responses. Before, the model talks
-# *about* adding until its tokens are used up. The likeliest answer is no better than a drawn one, so
-# a lower temperature would have won nothing.
+# From one try in ten to nine in ten, on sums that were not trained on, in 1,024 responses. Before,
+# the model talks *about* adding until its tokens are used up. The likeliest answer is no better than
+# a drawn one, so a lower temperature would have won nothing.
 #
-# **How much of the gain is form, how much arithmetic?** Four steps, on the same sums: what the untrained model
-# gets right; what it gets right where the answer is begun for it, so that form costs nothing; what it would get right
-# there if it always took the likeliest digits, which is as far as *sharpening* goes; and what the trained model gets right,
-# form and all.
+# **How much of the gain is form, how much arithmetic?** Four steps, on the same sums: what the
+# untrained model gets right; what it gets right where the answer is begun for it, so that form costs
+# nothing; what it would get right there if it always took the likeliest digits, which is as far as
+# *sharpening* goes; and what the trained model gets right, form and all.
 
 # %%
 for run in real_runs:
@@ -1666,20 +1669,24 @@ for run in real_runs[:2]:
         assert estimate_mean(np.array(new.begun) - np.array(old.begun)).interval()[0] > 0
 
 # %% [markdown]
-# **Form carries the larger part, but not all.** To be *brought* to the answer takes the untrained model from 0.10 to 0.60, and
-# its likeliest digits there are right on 0.71 of these sums. Training goes beyond: 0.86 and 0.88. On the 24 held-out sums
-# that last step could be luck. On the harder sums, most with a number larger than any in training, it is more than the intervals
-# allow for chance in both seeds (of the same 24 sums): there the model says sums right whose likeliest answer was wrong
-# before. And where the answer is begun for both, the trained model is better in all four comparisons.
+# **Form carries the larger part, but not all.** To be *brought* to the answer takes the untrained
+# model from 0.10 to 0.60, and its likeliest digits there are right on 0.71 of these sums. Training
+# goes beyond: 0.86 and 0.88. On the 24 held-out sums that last step could be luck. On the harder
+# sums, most with a number larger than any in training, it is more than the intervals allow for chance
+# in both seeds (of the same 24 sums): there the model says sums right whose likeliest answer was
+# wrong before. And where the answer is begun for both, the trained model is better in all four
+# comparisons.
 #
-# So section 8's verdict, that a checker sharpens, does not hold here as it stands. pass@16 *rises*, and so does
-# what was not trained on. The two cases differ in where they start. `sums-sft` had been fine-tuned on these very
-# tasks, and 16 tries found nearly every sum. SmolLM2 knew more of adding than it said, and there was something
-# left to learn at 16 tries as well. What it paid: 5 to 6 nats a response, and nearly all the variety of its answers.
+# So section 8's verdict, that a checker sharpens, does not hold here as it stands. pass@16 *rises*,
+# and so does what was not trained on. The two cases differ in where they start. `sums-sft` had been
+# fine-tuned on these very tasks, and 16 tries found nearly every sum. SmolLM2 knew more of adding
+# than it said, and there was something left to learn at 16 tries as well. What it paid: 5 to 6 nats a
+# response, and nearly all the variety of its answers.
 #
-# Two doubts. "7 + 9 =" is one beginning of many, so another question may bring more out of the untrained model (with
-# "equals", or after a solved example, it did a little: `benchmarks/RESULTS.md`). And 16 tries are few: whether a thousand
-# tries of the untrained model would find what the trained one says at once, nobody asked.
+# Two doubts. "7 + 9 =" is one beginning of many, so another question may bring more out of the
+# untrained model (with "equals", or after a solved example, it did a little:
+# `benchmarks/RESULTS.md`). And 16 tries are few: whether a thousand tries of the untrained model
+# would find what the trained one says at once, nobody asked.
 #
 # ## What was shown
 #
