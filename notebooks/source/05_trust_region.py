@@ -1241,9 +1241,9 @@ assert float(in_time) > 1 > true[0] > float(ends["no limit"][6])
 # %% [markdown]
 # Without a limit, ten epochs gain more than the clip ever does on one batch, and thirty more still.
 # Then the mean falls, the intervals grow on, and some batches end far below the start. (The first
-# batches of the runs above, drawn anew, ended with a loss in the mean: the same setting, within the
-# same wide interval.) With the clip all twelve stay above it. Yet it is no licence for many epochs
-# either: between epoch 10 and epoch 120 its mean loses more than a third of what it had gained.
+# batches of the runs above were others, and ended with a loss in the mean: one setting, one wide
+# interval.) With the clip all twelve stay above it. Yet it is no licence for many epochs either:
+# between epoch 10 and epoch 120 its mean loses more than a third of what it had gained.
 #
 # Step through batch 7: where does the score turn, and what has the policy bet on by then? A writer
 # who sees the last word only has learned "great" after "very", and "very" after "great".
