@@ -850,27 +850,37 @@ check("3.6", calibration_bins)
 # %% [markdown]
 # A pair can be asked both ways, "is the first better?" and "is the second better?", so the curve is
 # symmetric. Beside the model stands a version of it that is too sure of itself: all rewards times
-# three.
+# three. The picture shows the labels of the 600 held-out pairs. Here one can also ask on, as the table
+# of section 4 did: twenty fresh labels for each of these pairs.
 
 # %% figure="03_calibration"
 calibration_bins = yours("3.6", calibration_bins)
 
 margins = (model(test_prompts, chosen) - model(test_prompts, rejected)).numpy().astype(float)
+fresh = (np.random.default_rng(0).random((20, len(margins))) < p_chosen).astype(float).ravel()
 errors, bins = {}, {}
 for name, scale in (("the model", 1), ("rewards × 3", 3)):
     p = 1 / (1 + np.exp(-scale * margins))
     both_ways = np.concatenate([p, 1 - p]), np.concatenate([np.ones_like(p), np.zeros_like(p)])
-    counts, predicted, observed, errors[name] = calibration_bins(*both_ways, 10)
+    counts, predicted, observed, error = calibration_bins(*both_ways, 10)
     bins[name] = predicted[counts >= 20], observed[counts >= 20]
+    again = np.tile(p, 20)
+    both_ways = np.concatenate([again, 1 - again]), np.concatenate([fresh, 1 - fresh])
+    errors[name] = error, calibration_bins(*both_ways, 10)[3]
 draw_calibration(bins)
 plt.show()
-print(", ".join(f"{name}: calibration error {error:.3f}" for name, error in errors.items()))
-assert errors["the model"] < errors["rewards × 3"]
+for name, (error, again) in errors.items():
+    print(f"{name:<12} calibration error {error:.3f}, with 20 fresh labels a pair {again:.3f}")
+assert np.all(np.less(errors["the model"], errors["rewards × 3"]))
 
 # %% [markdown]
-# Both have the same accuracy, since the order is the same; only calibration tells them apart. A
-# calibrated reward is in **log-odds**, $\log \frac{p}{1-p}$: a difference of 1 means that 73% of raters
-# agree.
+# Both have the same accuracy, since the order is the same; only calibration tells them apart. On these
+# labels the model itself is too sure as well: its curve is flat in the middle. The second number of its
+# line says how much of that stays when the luck of the 600 labels is taken out; what stays is the
+# model's own, and it shrinks with more pairs to learn from (section 4, last column).
+#
+# A calibrated reward is in **log-odds**, $\log \frac{p}{1-p}$: a difference of 1 means that 73% of
+# raters agree.
 #
 # ## 5 · Your own reward model
 #
