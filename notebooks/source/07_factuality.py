@@ -1571,8 +1571,10 @@ for kind in FACT_KINDS:
 #   policy learned that habit more than when to use it: it hedges four answers of five, and more than half of the right ones
 #   are gone. The confidence judge has λ = ½: on the tuned-on countries agreement is too low (a claim on which a third
 #   of the answers agree is as often right as wrong), and p = λ/(1 + λ) puts the border there. It removes fewer wrong
-#   answers, and keeps the right ones. Judge and price differ at once, so the table can't say which of them does it.
-# - The **assured rater** is the control: same loop, same hedge to choose, no truth in it. ASSURED
+#   answers, still more than half, and keeps most of the right ones. Judge and price differ at once, so the table can't
+#   say which of them does it.
+# - The **assured rater** is the control: same loop, same hedge to choose, no truth in it. Drawn answers become readable
+#   here, too, and most of what is gained is wrong. It never hedges.
 # - What it costs: 6 to 16 nats a response, and hedges where it did know. Tuning added no fact; it took away some.
 
 # %%
