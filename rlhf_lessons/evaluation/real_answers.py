@@ -1,0 +1,156 @@
+"""How well answers of the real model are read: beside a person's reading of the same answers.
+
+    python -m rlhf_lessons real reader
+
+Beside this module lies ``real_answers.jsonl``: answers of SmolLM2-135M-Instruct about capitals and
+currencies, in three phrasings, at temperatures from 0 (the likeliest token each time) to 1, each
+read by hand: the name that it gives, if any, and a verdict. The reader was developed on 630 of
+them; the other 210 were drawn later and read by hand before the reader saw them. Only they measure.
+
+On them precision and recall are 0.980 and 0.987 at temperatures from 0 to 0.7 (168 answers), 0.84
+and 0.82 at 1, where one answer in five names nothing, 0.956 and 0.956 together. Of the 630, two
+sets of 210 were such a test once: 0.934 and 0.923, then 0.937 and 0.962, before they were
+developed on.
+
+Left out on purpose: a second person. Where a reading is a matter of taste (two names in one answer)
+the rule of ``read_answer`` holds for both: what is *said to be* the capital, first mention first.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlhf_lessons.evaluation.language import estimate_share
+from rlhf_lessons.worlds import VERDICTS, read_answer, real_fact, same_claim
+
+__all__ = ["HandReadAnswer", "ReaderAgreement", "load_hand_read", "measure_reader"]
+
+FILE = Path(__file__).with_name("real_answers.jsonl")
+SPLITS = ("developing", "test")
+
+
+@dataclass(frozen=True)
+class HandReadAnswer:
+    """An answer of the real model, and what a person read in it.
+
+    Attributes:
+        text: the answer.
+        kind: what was asked, "capital" or "currency".
+        subject: the country it was asked about.
+        phrasing: in which of the three ways, 0 to 2.
+        temperature: of the sampling; 0 takes the likeliest token.
+        split: "developing" or "test".
+        claim: the city or the currency that it names; empty where it names none.
+        verdict: one of ``VERDICTS``.
+    """
+
+    text: str
+    kind: str
+    subject: str
+    phrasing: int
+    temperature: float
+    split: str
+    claim: str
+    verdict: str
+
+
+@dataclass(frozen=True)
+class ReaderAgreement:
+    """How far the reader agrees with a person.
+
+    Attributes:
+        count: answers.
+        claimed: answers in which the reader found a claim.
+        named: answers in which the person did.
+        equal: answers in which both did, and the same one.
+        verdicts: answers with the same verdict.
+    """
+
+    count: int
+    claimed: int
+    named: int
+    equal: int
+    verdicts: int
+
+    @property
+    def precision(self) -> tuple[float, float, float]:
+        """equal / claimed, and the ends of its 95 % interval (Wilson)."""
+        return estimate_share(self.equal, self.claimed)
+
+    @property
+    def recall(self) -> tuple[float, float, float]:
+        """equal / named, and the ends of its 95 % interval (Wilson)."""
+        return estimate_share(self.equal, self.named)
+
+    @property
+    def accuracy(self) -> tuple[float, float, float]:
+        """verdicts / count, and the ends of its 95 % interval (Wilson)."""
+        return estimate_share(self.verdicts, self.count)
+
+    def __str__(self) -> str:
+        shares = (
+            f"{name} {share:.3f} ({low:.3f} to {high:.3f})"
+            for name, (share, low, high) in (
+                ("precision", self.precision),
+                ("recall", self.recall),
+                ("same verdict", self.accuracy),
+            )
+        )
+        return f"{self.count:>4} answers: {', '.join(shares)}"
+
+
+def load_hand_read(split: str = "test") -> tuple[HandReadAnswer, ...]:
+    """Read the answers that were read by hand.
+
+    Args:
+        split: "developing" or "test".
+
+    Returns:
+        The answers, in the order in which they were drawn.
+
+    Raises:
+        ValueError: there is no such split.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"load_hand_read: split must be developing or test, got {split!r}")
+    lines = FILE.read_text(encoding="utf-8").splitlines()
+    answers = (HandReadAnswer(**json.loads(line)) for line in lines)
+    return tuple(answer for answer in answers if answer.split == split)
+
+
+def measure_reader(answers: Sequence[HandReadAnswer]) -> ReaderAgreement:
+    """Read answers with the reader, and compare with the person.
+
+    precision = equal claims / claims found, recall = equal claims / claims that are there
+
+    Two spellings of one city or currency are equal.
+
+    Args:
+        answers: one or more, of ``load_hand_read``.
+
+    Returns:
+        The counts, from which shares and intervals come.
+
+    Raises:
+        ValueError: there are no answers, or one holds a verdict that there is not.
+        PartError: the facts were not fetched, or are damaged: it says how to fetch them.
+    """
+    if not answers:
+        raise ValueError("measure_reader: answers must hold one or more, got none")
+    claimed = named = equal = verdicts = 0
+    for answer in answers:
+        if answer.verdict not in VERDICTS:
+            raise ValueError(
+                f"measure_reader: a verdict must be one of {', '.join(VERDICTS)}, got "
+                f"{answer.verdict!r}"
+            )
+        fact = real_fact(answer.kind, answer.subject)
+        read = read_answer(answer.text, fact)
+        claimed += bool(read.claim)
+        named += bool(answer.claim)
+        equal += bool(read.claim) and same_claim(read.claim, answer.claim, fact)
+        verdicts += read.verdict == answer.verdict
+    return ReaderAgreement(len(answers), claimed, named, equal, verdicts)
