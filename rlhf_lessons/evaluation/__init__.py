@@ -84,7 +84,9 @@ from rlhf_lessons.evaluation.real_answers import (
     HandReadAnswer,
     ReaderAgreement,
     load_hand_read,
+    load_reader_agreement,
     measure_reader,
+    measure_real_reader,
 )
 from rlhf_lessons.evaluation.real_confidence import (
     ConfidenceReport,
@@ -254,6 +256,7 @@ __all__ = [
     "load_people_agreement",
     "load_people_scores",
     "load_ppo_sweep",
+    "load_reader_agreement",
     "load_real_frontier",
     "load_real_knowledge",
     "load_real_sums",
@@ -263,6 +266,7 @@ __all__ = [
     "measure_people_agreement",
     "measure_reader",
     "measure_real_knowledge",
+    "measure_real_reader",
     "measure_real_tuning",
     "measure_real_words",
     "measured_best_of_n_kl",

@@ -1,6 +1,7 @@
 """How well answers of the real model are read: beside a person's reading of the same answers.
 
-    python -m rlhf_lessons real reader
+    python -m rlhf_lessons real reader              the stored figures
+    python -m rlhf_lessons real reader --measure    read the answers again, some seconds
 
 Beside this module lies ``real_answers.jsonl``: answers of SmolLM2-135M-Instruct about capitals and
 currencies, in three phrasings, at temperatures from 0 (the likeliest token each time) to 1, each
@@ -18,18 +19,30 @@ the rule of ``read_answer`` holds for both: what is *said to be* the capital, fi
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rlhf_lessons.evaluation.language import estimate_share
-from rlhf_lessons.worlds import VERDICTS, read_answer, real_fact, same_claim
+from rlhf_lessons.evaluation.sweeps import read_runs, write_run
+from rlhf_lessons.worlds import FACT_KINDS, VERDICTS, read_answer, real_fact, same_claim
 
-__all__ = ["HandReadAnswer", "ReaderAgreement", "load_hand_read", "measure_reader"]
+__all__ = [
+    "HandReadAnswer",
+    "ReaderAgreement",
+    "load_hand_read",
+    "load_reader_agreement",
+    "measure_reader",
+    "measure_real_reader",
+]
 
 FILE = Path(__file__).with_name("real_answers.jsonl")
 SPLITS = ("developing", "test")
+FOLDER = Path(__file__).with_name("real_reader_runs")
+COMMAND = "python -m rlhf_lessons real reader --measure"
 
 
 @dataclass(frozen=True)
@@ -154,3 +167,50 @@ def measure_reader(answers: Sequence[HandReadAnswer]) -> ReaderAgreement:
         equal += bool(read.claim) and same_claim(read.claim, answer.claim, fact)
         verdicts += read.verdict == answer.verdict
     return ReaderAgreement(len(answers), claimed, named, equal, verdicts)
+
+
+def measure_real_reader(folder: Path | None = None) -> dict[str, ReaderAgreement]:
+    """Read the test half with the reader, and keep the counts.
+
+    Args:
+        folder: where the file goes; None takes the one beside this module.
+
+    Returns:
+        The agreement, by which answers: all, those below temperature 1, and those of each kind and
+        of each temperature.
+
+    Raises:
+        PartError: the facts were not fetched, or are damaged: it says how to fetch them.
+        OSError: the file cannot be written.
+    """
+    answers = load_hand_read("test")
+    some = {"all": answers, "below temperature 1": [a for a in answers if a.temperature < 1]}
+    some |= {kind: [a for a in answers if a.kind == kind] for kind in FACT_KINDS}
+    for temperature in sorted({answer.temperature for answer in answers}):
+        some[f"temperature {temperature:g}"] = [a for a in answers if a.temperature == temperature]
+    found = {name: measure_reader(part) for name, part in some.items()}
+    run = {name: dataclasses.asdict(agreed) for name, agreed in found.items()}
+    path = (folder or FOLDER) / "test.json"
+    write_run(path, run, command=COMMAND, settings={"split": "test"})
+    return found
+
+
+def load_reader_agreement(folder: Path | None = None) -> dict[str, ReaderAgreement]:
+    """Read what is stored of the test half; needs no facts.
+
+    Args:
+        folder: where the file is; None takes the one beside this module.
+
+    Returns:
+        The agreement, as ``measure_real_reader`` gives it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no such file.
+    """
+
+    def make(run: dict[str, Any], _: dict[str, Any]) -> dict[str, ReaderAgreement]:
+        return {name: ReaderAgreement(**counts) for name, counts in run.items()}
+
+    (found,) = read_runs(folder or FOLDER, make, COMMAND)
+    return found

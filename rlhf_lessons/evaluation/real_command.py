@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rlhf_lessons.evaluation.people_agreement import load_people_agreement, measure_people_agreement
-from rlhf_lessons.evaluation.real_answers import load_hand_read, measure_reader
+from rlhf_lessons.evaluation.real_answers import load_reader_agreement, measure_real_reader
 from rlhf_lessons.evaluation.real_confidence import knowledge_table, measure_real_knowledge
 from rlhf_lessons.evaluation.real_knowledge import load_real_knowledge
 from rlhf_lessons.evaluation.real_model import measure_real_words, real_word_surprises
@@ -89,7 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     tuning = commands.add_parser("tuning", help="teaching it to say what it knows, and no more")
     tuning.add_argument("--measure", action="store_true", help="train what is missing")
     tuning.add_argument("--folder", type=Path, help="where the runs are; those of the course")
-    commands.add_parser("reader", help="how well its answers are read, beside a person")
+    reader = commands.add_parser("reader", help="how well its answers are read, beside a person")
+    reader.add_argument("--measure", action="store_true", help="read again: some seconds")
     arguments = parser.parse_args(argv)
     names = getattr(arguments, "names", None) or list(PARTS)
     unknown = [name for name in names if name not in PARTS]
@@ -105,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.command == "tuning":
             return _tuning(arguments.measure, arguments.folder)
         if arguments.command == "reader":
-            return _reader()
+            return _reader(arguments.measure)
         return {"get": _get, "verify": _verify, "remove": _remove}[arguments.command](names)
     except (OSError, PartError, CheckpointError) as error:
         print(error, file=sys.stderr)
@@ -180,14 +181,8 @@ def _words(measure: bool) -> int:
     return 0
 
 
-def _reader() -> int:
-    for split in ("developing", "test"):
-        answers = load_hand_read(split)
-        print(f"{split + ', all':<22}{measure_reader(answers)}")
-        cool = [answer for answer in answers if answer.temperature < 1]
-        print(f"  {'temperature below 1':<20}{measure_reader(cool)}")
-        for name in ("kind", "temperature"):
-            for value in sorted({getattr(answer, name) for answer in answers}):
-                some = [answer for answer in answers if getattr(answer, name) == value]
-                print(f"  {f'{name} {value}':<20}{measure_reader(some)}")
+def _reader(measure: bool) -> int:
+    found = measure_real_reader() if measure else load_reader_agreement()
+    for name, agreed in found.items():
+        print(f"{name:<20}{agreed}")
     return 0

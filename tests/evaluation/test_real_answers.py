@@ -9,7 +9,9 @@ from rlhf_lessons.evaluation import (
     HandReadAnswer,
     ReaderAgreement,
     load_hand_read,
+    load_reader_agreement,
     measure_reader,
+    real_answers,
     real_command,
 )
 from rlhf_lessons.real_parts import part_damage
@@ -67,17 +69,18 @@ def test_the_answers_read_by_hand_are_whole():
 
 
 @pytest.mark.skipif(bool(part_damage("facts")), reason="the real facts were not fetched")
-def test_the_reader_agrees_with_a_person(capsys):
+def test_the_reader_agrees_with_a_person(capsys, tmp_path, monkeypatch):
     answers = load_hand_read("test")
     found = measure_reader(answers)  # 0.956, 0.956 and 0.952
     assert found.precision[0] >= 0.94 and found.recall[0] >= 0.94 and found.accuracy[0] >= 0.94
     cool = measure_reader([answer for answer in answers if answer.temperature < 1])
     assert cool.precision[0] >= 0.97 and cool.recall[0] >= 0.97  # 0.980 and 0.987
-    assert real_command.main(["reader"]) == 0
+    stored = load_reader_agreement()
+    assert stored["all"] == found and stored["below temperature 1"] == cool
+    monkeypatch.setattr(real_answers, "FOLDER", tmp_path)
+    assert real_command.main(["reader", "--measure"]) == 0
+    assert load_reader_agreement() == stored
     said = capsys.readouterr().out
     assert (
-        str(found) in said
-        and str(cool) in said
-        and "temperature 1.0" in said
-        and "kind currency" in said
+        str(found) in said and str(cool) in said and "temperature 1 " in said and "currency" in said
     )
