@@ -324,6 +324,7 @@ def run(
     measure: Callable[[str, str, str, int], Any],
     settings: Sequence[str],
     make: Callable[[LanguagePolicy, list, int], Iterator],
+    shipped: Sequence[str] = (),
 ) -> None:
     """Read the command line and measure.
 
@@ -333,13 +334,15 @@ def run(
         measure: ``measure(size, trl_setting, activation, steps)`` prints one line.
         settings: the settings of TRL.
         make: starts our loop for ``growth``.
+        shipped: names of models of the course that ``measure`` takes in place of a size.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", choices=SIZES, nargs="*", default=list(SIZES))
+    models = [*SIZES, *shipped]
+    parser.add_argument("--model", choices=models, nargs="*", default=models)
     parser.add_argument("--trl", choices=settings, nargs="*", default=list(settings))
-    parser.add_argument("--steps", type=int, help="to measure; 10 for tiny and 3 for small")
+    parser.add_argument("--steps", type=int, help="to measure; 3 for small, else 10")
     parser.add_argument("--parts", action="store_true", help="what each measure gives, ours alone")
     parser.add_argument("--growth", action="store_true", help="time and memory of ours alone")
     parser.add_argument("--point", nargs=3, help=argparse.SUPPRESS)
@@ -351,12 +354,16 @@ def run(
     if arguments.growth:
         return growth(script)
     for size in arguments.model:
+        if size in shipped:  # has its own activation
+            for setting in () if arguments.parts else arguments.trl:
+                measure(size, setting, "gelu_pytorch_tanh", arguments.steps or 10)
+            continue
         if arguments.parts:
-            steps = arguments.steps or (10 if size == "tiny" else 3)
+            steps = arguments.steps or (3 if size == "small" else 10)
             parts(Path(script).stem, size, make, steps)
             continue
         for activation in ("gelu_new", "gelu_pytorch_tanh")[: 2 if size == "tiny" else 1]:
             for setting in arguments.trl:
-                steps = arguments.steps or (10 if size == "tiny" else 3)
+                steps = arguments.steps or (3 if size == "small" else 10)
                 measure(size, setting, activation, steps)
     return None

@@ -10,13 +10,13 @@ import rlhf_lessons
 COMMANDS = {
     "grade": ("rlhf_lessons.classroom.grade", "run the graded checks of lessons, print the scores"),
     "frontier": ("rlhf_lessons.evaluation.frontier", "measure reward against KL, method by method"),
-    "run": ("rlhf_lessons.evaluation.sentiment_command", "repeat a published experiment"),
+    "run": ("rlhf_lessons.evaluation.run_command", "repeat a published experiment"),
     "models": ("rlhf_lessons.training.recipes", "list, verify or rebuild the shipped models"),
     "real": (
         "rlhf_lessons.evaluation.real_command",
         "fetch a real model, people's ratings, real facts",
     ),
-    "scale": ("rlhf_lessons.training.scale", "DPO on several processes, with TRL"),
+    "scale": ("rlhf_lessons.training.scale", "train on several processes, with TRL"),
 }
 
 

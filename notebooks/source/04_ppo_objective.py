@@ -99,8 +99,8 @@ for x, y, score in zip(rollout.prompts, rollout.responses, scores.tolist(), stri
 # met.)
 #
 # *Why subtract logarithms first?* Below a log-probability of −104, $e^x$ is 0 in float32, and 0/0
-# is not a number. A long response soon gets there, and so does a token that a policy has turned
-# away from. The difference of the logarithms has no such limit.
+# is not a number. A token that a policy has turned away from gets there. The difference of the
+# logarithms has no such limit.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -247,8 +247,8 @@ plt.show()
 # wrong, so is the estimate (bias). With λ = 1 it trusts the rewards that came, all the way to the
 # end; they are right on average and noisy (variance). A λ between mixes the two.
 #
-# Responses end at different places. The recursion starts at the *last counted token* of each row:
-# what stands in the padding, even NaN, must change nothing.
+# Responses end at different places. The recursion starts at the *last counted token* of each row,
+# with V = A = 0 behind it: the rewards and values in the padding, even NaN, must change nothing.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -369,8 +369,9 @@ explore(
 
 # %% [markdown]
 # The value head learns by regression on what came, $R_t = A_t + V_t$; at λ = 1 that is lesson 1's
-# return $G_t$. Where a step of the policy is kept small, the value's may be as well. The ε of this
-# exercise is in the unit of the reward, another number than the policy's ε in section 5.
+# return $G_t$. It takes several steps on one noisy batch, as the policy does; so its way may be
+# limited as well. The ε of this exercise is in the unit of the reward, another number than the
+# policy's ε in section 5.
 #
 # ### Exercise 4.3 · The clipped value loss
 #
@@ -381,7 +382,7 @@ explore(
 #
 # Without the clip it is ½(V − R)², whose gradient is V − R. With it, a value that has already moved
 # by more than ε toward the return gets no further push in this cycle. The maximum is the pessimist's
-# choice: a value that moved *away* is always pulled back.
+# choice: a value that moved *away*, or far past R, is always pulled back.
 #
 # R and V_old are data: no gradient flows into them.
 #
@@ -570,7 +571,8 @@ explore(
 # creative.
 #
 # A forbidden token has the logit −∞ and probability 0. It adds nothing, but 0 · (−∞) is not a
-# number for a computer.
+# number for a computer. To put a 0 in its place *after* the product mends the entropy and can leave
+# NaN in its gradient.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -784,7 +786,7 @@ for beta in (0.2, 0.5, 2.0):
 
 
 # %% [markdown]
-# Both columns are one, but for rounding. Move β: whom does π* serve, the reference or the reward?
+# Both columns agree. Move β: whom does π* serve, the reference or the reward?
 
 # %% figure="04_optimal_policy"
 shown_responses = reference_log_probs.topk(4).indices.tolist()
@@ -987,8 +989,8 @@ print(f"gold reward, cycles 1 to 3: {early:.2f}; cycles 13 to 15: {late:.2f}")
 assert late > early + 0.5
 
 # %% [markdown]
-# The gold reward rose, and no one showed it to the policy. The same 200 prompts before and after, and
-# the texts of the prompt whose gain is the median:
+# The gold reward rose, and no one showed it to the policy. The same 200 prompts before and after (±
+# is one standard error), and the texts of the prompt whose gain is the median:
 
 # %%
 held_out = reviews.sample_prompts(200, seed=501)
@@ -1025,11 +1027,16 @@ by_true = true_policy.sample(held_out, 48, generator=torch.Generator().manual_se
 true_gold = reviews.gold_reward(held_out, by_true)
 print(f"judge: the true reward   gold {estimate_mean(true_gold.tolist())}")
 print(f"judge: the reward model  gold {estimate_mean(gold['after'].tolist())}")
-assert true_gold.mean() > gold["after"].mean()
+largest = max(record.clip_fraction for record in run.records)
+print(f"largest clip fraction of a cycle: {largest:.1%}")
+assert true_gold.mean() > gold["after"].mean() and largest < 0.05
 
 # %% [markdown]
 # The true reward gets further at the same β. It also goes farther from the reference: gold rewards
 # lie farther apart than the reward model's scores, so one nat of KL costs less beside them.
+#
+# And the clip did next to nothing: in four steps a cycle, at this step size, hardly a ratio gets
+# past 1 ± 0.2. Lesson 5 takes many more steps on a batch.
 #
 # ## 10 · No leash: β = 0
 #
@@ -1073,14 +1080,18 @@ print(
 )
 assert records[-1].reward > records[0].reward + 0.5
 start, end = np.mean(gold_curve[:3]), np.mean(gold_curve[-5:])
-assert max(gold_curve) > start + 0.5 and end < start - 0.5  # three seeds: about +1.2; −3.7 to −5.4
+print(
+    f"gold reward: {start:+.2f} at first, {max(gold_curve):+.2f} at its highest, {end:+.2f} in the "
+    "last five cycles"
+)
+assert max(gold_curve) > start + 0.5 and end < start - 0.5
 assert records[-1].kl > 10
 
 # %% [markdown]
-# At first both rise: near the fine-tuned model the proxy is right. Then the reward model is more and
-# more pleased, while the gold reward falls below where it began, and the language with it. This is
-# **reward hacking**: the policy has left the region where the reward model was right. Nothing in the
-# proxy's curve gives it away; the KL does.
+# At first both rise: near the fine-tuned model the proxy is right. Then the reward model's score
+# creeps on, while the gold reward falls below where it began, and the language with it. This is
+# **reward hacking**: the policy has left the region where the reward model was right. Nothing in
+# the proxy's curve gives it away; the KL does.
 #
 # ## 11 · Choosing β
 #
@@ -1135,9 +1146,10 @@ assert all(small.kl > large.kl for large, small in itertools.pairwise(by_beta))
 assert by_beta[-1].gold < by_beta[0].gold
 
 # %% [markdown]
-# A smaller β buys a higher score and pays in KL, and in reviews without faults. Near the reference the
-# two gold curves go together. Farther out the one of the learned reward falls behind the other while
-# its proxy goes on, and without a leash gold falls far below the start. Read samples, not only curves:
+# (± is one standard error, over 500 prompts.) A smaller β buys a higher score and pays in KL, and
+# in reviews without faults. Near the reference the two gold curves go together. Farther out the one
+# of the learned reward falls behind the other while its proxy goes on, and without a leash gold
+# falls far below the start. Read samples, not only curves:
 
 # %%
 learned_runs = [r for r in sweep if r.judge == "learned"]
@@ -1183,9 +1195,10 @@ explore(
 # ratings from −4 to 4 (lesson 3). **VADER**, a list of words with rules, scores the same texts and is
 # not rewarded: where the judge rises and VADER falls, the judge is being fooled.
 #
-# The loop is `train_ppo`, with the package's copies of your formulas; what it trains are low-rank
-# adapters. A run takes minutes on two cores, so some come with the course, with the command that made
-# each. For your own, once `python -m rlhf_lessons real get`, then that command.
+# The loop is `train_ppo`, with the package's copies of your formulas; what it trains are **low-rank
+# adapters**: beside each large matrix, which stays as it is, the product of two thin ones. A run
+# takes minutes on two cores, so some come with the course, with the command that made each. For
+# your own, once `python -m rlhf_lessons real get`, then that command.
 #
 # *Predict, then run:* which β goes farthest? Will VADER rise with the judge?
 
@@ -1203,9 +1216,9 @@ for run in real:
         )
 
 # %% [markdown]
-# ± is a 95 % interval. *Untouched* is the loss of the responses under SmolLM2 as it was published, in
-# nats per token: it rises when texts stop being language. *Distinct* is the share of different
-# responses.
+# Here ± is a 95 % interval. *Untouched* is the loss of the responses under SmolLM2 as it was published,
+# in nats per token: it rises when texts stop being language. *Distinct* is the share of different
+# responses. In the picture a colour is a β, a line a seed.
 
 # %% figure="04_real_model"
 draw_real_runs(real)
@@ -1222,8 +1235,11 @@ for run in real:
     )
 
 # %% [markdown]
-# Where the interval of the judge's gain lies above 0, it is more than the luck of the draw. Whether it
-# is *praise* that has grown, and not a trick, VADER's change says beside it, and your own reading:
+# Farthest goes β = 0.03 with one seed and β = 0.1 with the other: so far down, β no longer decides.
+# Where the interval of the judge's gain lies above 0, it is more than the luck of the draw.
+# *Untouched* falls in every run: SmolLM2 finds the new texts *likelier* than the old ones, so they
+# did not stop being language; that they became commonplace it would not say. Whether it is *praise*
+# that has grown, and not a trick, VADER's change says beside it, and your own reading:
 
 # %%
 run = real[len(real) // 2]
@@ -1273,6 +1289,9 @@ print(
 )
 
 # %% [markdown]
+# Sharing has its price: two losses pull on the same weights. In lesson 6, runs with a shared body
+# ran away at large β, and PPO got a value model of its own.
+#
 # That is before activations and the sampler's cache. It is one reason why people looked for
 # something lighter than PPO; lesson 6 shows what they found.
 #

@@ -952,7 +952,8 @@ assert errors["yours"] < 1e-4 and errors["bfloat16 to the end"] > 0.01
 # Two or more GPUs, sharded weights, several machines, recovery when one is lost: that has been written, tested and
 # is kept alive by others. **TRL** has the DPO loop, **Accelerate** starts the processes. The file with the columns
 # `prompt`, `chosen`, `rejected` is what TRL reads, the folder that `save_pretrained` wrote is what it loads. What is
-# left is to say the settings in its words.
+# left is to say the settings in its words. (Fine-tuning, reward models and the groups of lesson 9 are handed over in
+# the same way; DPO stands for all four here.)
 #
 # ### Exercise 8.8 · The same run in other words
 #
@@ -1298,8 +1299,9 @@ if here is not None:
 # | the model that comes out is an ordinary one | 6 | equal logits |
 # | a point of the real frontier falls where its β belongs | 8 | stored runs; your own |
 #
-# **In the package.** `rlhf_lessons.training`: `train_dpo_with_trl`, `trl_command`, and `accumulate` and `bf16` in the
-# settings of every loop. `rlhf_lessons.evaluation`: `run_sentiment`, `compare_sentiment`, `load_real_frontier`,
+# **In the package.** `rlhf_lessons.training`: `train_dpo_with_trl`, `train_sft_with_trl`,
+# `train_reward_model_with_trl`, `train_grpo_with_trl`, `trl_command`, and `accumulate` and `bf16` in the settings of
+# every loop. `rlhf_lessons.evaluation`: `run_sentiment`, `compare_sentiment`, `load_real_frontier`,
 # `missing_real_parts`. On the command line: `accelerate launch -m rlhf_lessons scale --help` and
 # `python -m rlhf_lessons run sentiment --help`.
 #

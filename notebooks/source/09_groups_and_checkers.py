@@ -15,7 +15,8 @@
 # - say which prompts a division by the deviation favours, and which texts a division by the length;
 # - say which of three ratios can still be trusted as the policy leaves the one that sampled;
 # - measure whether training with a checker has taught anything, or made the likely likelier;
-# - recognise a checker that is being fooled, and learn from thumbs.
+# - recognise a checker that is being fooled, and learn from thumbs;
+# - say of a real model's gain how much is the form of an answer and how much is in the answer.
 #
 # **Time** about 120 minutes, 9 exercises, 25 points. **Needs** lesson 4's words (ratio, advantage,
 # KL) and, for the last section, DPO. Two CPU cores are enough, and no network.
@@ -36,14 +37,19 @@ from rlhf_lessons.classroom.pictures.groups import (
     draw_group_and_beta,
     draw_old_samples,
     draw_prompt_weights,
+    draw_real_sums,
     draw_reward_by_kl_and_time,
     draw_tries,
     draw_variance,
 )
 from rlhf_lessons.evaluation import (
+    RealSumsSettings,
     estimate_mean,
     load_group_sweep,
+    load_real_sums,
     load_sums_sweep,
+    missing_real_parts,
+    run_real_sums,
     step_to_kl,
 )
 from rlhf_lessons.models import ResponseTree, load_policy
@@ -1514,6 +1520,141 @@ for count in LABELS:
 # What the world grants to the thumbs: its raters put the bar at the average response. Where nine in
 # ten thumbs go up, λ must make up for it, and whether one can tell is exactly what a pair need not ask.
 #
+# ## 12 · A checker for a real model
+#
+# A policy of ours that answers in numbers alone can't tell whether a gain is *arithmetic* or merely the
+# *form* of an answer. A real chat model can: SmolLM2, 135 million weights, is asked "What is 7 + 9?" and says
+# whatever it likes, in 24 tokens. The checker reads the last number that it names. `train_grpo` trains low-rank
+# adapters: 16 cycles of 64 responses, groups of 8, no price on the KL. The loop is that of section 7.
+#
+# Measured are sums that were not trained on (in neither order of their numbers), 16 tries at each, and harder
+# ones, of numbers up to 49. Beside pass@k stand
+#
+# - **likeliest**: the share right where each token is the likeliest one. A lower temperature gives that without
+#   any training: if GRPO only made the likely likelier, it could not get far beyond;
+# - **begun**: the probability of the right sum where the answer is begun for the model, "7 + 9 =". That is the
+#   arithmetic alone, without what has to be said before it;
+# - **finished**: the share of tries that come to an end, and how many of those are right.
+#
+# Two runs come with the course, each by one command. For one of your own, once `python -m rlhf_lessons real get`
+# and then `RUN_REAL = True`, or the command. Stopped, it goes on where it was.
+#
+# *Predict, then run:* the model starts at one right try in ten. Where will it end, and which of the three
+# measures explains it?
+
+# %% kind="train"
+RUN_REAL = False  # True trains the real model here: under a quarter of an hour on two cores
+
+real_runs, own = load_real_sums(), None
+if note := missing_real_parts("smollm2"):
+    print(note)
+elif not RUN_REAL:
+    print("Stored results only. RUN_REAL = True makes a run of your own.")
+else:
+    torch.set_num_threads(2)
+    try:
+        own = run_real_sums(RealSumsSettings(seed=2), "real_sums", progress=True)
+    except KeyboardInterrupt:
+        print("Stopped. The folder real_sums keeps what is done; run this cell again to go on.")
+    finally:
+        torch.set_num_threads(1)
+real_runs += [] if own is None else [own]
+for run in real_runs:
+    print(f"{run.command or 'your own'}: {run.seconds / 60:.0f} minutes")
+
+# %% figure="09_real_sums"
+REAL_KS = (1, 2, 4, 8, 16)
+
+
+def passes(run, when: str, kind: str = "held_out") -> dict[int, float]:
+    """Give pass@k of a real run, before or after it."""
+    return {k: getattr(run, when)[kind].pass_at(k) for k in REAL_KS}
+
+
+draw_real_sums(
+    {f"seed {run.settings.seed}": [point["reward"] for point in run.points] for run in real_runs},
+    {when: (REAL_KS, [passes(run, when) for run in real_runs]) for when in ("before", "after")},
+)
+plt.show()
+
+# %%
+KINDS = {"held_out": "held out", "harder": "harder"}
+print(f"{'':<49}              begun:")
+print(f"{'':<26} pass@1  pass@8 pass@16  likeliest   mean  likeliest  finished  right of them")
+for run in real_runs:
+    for kind, said in KINDS.items():
+        for when in ("before", "after"):
+            found, passed = getattr(run, when)[kind], passes(run, when, kind)
+            name = f"seed {run.settings.seed}, {said}, {when}"
+            print(f"{name:<26} {passed[1]:6.2f}  {passed[8]:6.2f} {passed[16]:7.2f}  "
+                  f"{found.likeliest:9.2f}  {np.mean(found.begun):5.2f}  "
+                  f"{np.mean(found.begun_likeliest):9.2f}  {found.finished:8.2f}  "
+                  f"{found.right_finished:13.2f}")  # fmt: skip
+    first, last = run.points[0], run.points[-1]
+    print(f"seed {run.settings.seed}: KL {run.kl:.1f} nats a response, entropy {first['entropy']:.1f} to "
+          f"{last['entropy']:.1f} nats a token, {first['response_length']:.0f} to "
+          f"{last['response_length']:.0f} tokens\n")  # fmt: skip
+
+# %%
+run = real_runs[0]
+for kind in ("held_out", "harder"):
+    before, after = run.before[kind].shown, run.after[kind].shown
+    for (question, old), (_, new) in zip(before[:4], after[:4], strict=True):
+        print(f"{question}\n  before {old!r}\n  after  {new!r}")
+
+# %% [markdown]
+# From one try in ten to nine in ten, on sums that were not trained on, in 1,024 responses. Before, the model talks
+# *about* adding until its tokens are used up. The likeliest answer is no better than a drawn one, so
+# a lower temperature would have won nothing.
+#
+# **How much of the gain is form, how much arithmetic?** Four steps, on the same sums: what the untrained model
+# gets right; what it gets right where the answer is begun for it, so that form costs nothing; what it would get right
+# there if it always took the likeliest digits, which is as far as *sharpening* goes; and what the trained model gets right,
+# form and all.
+
+# %%
+for run in real_runs:
+    for kind, said in KINDS.items():
+        old, new = run.before[kind], run.after[kind]
+        now = np.array(new.right) / new.tries
+        steps = [np.mean(old.right) / old.tries, np.mean(old.begun), np.mean(old.begun_likeliest)]
+        print(
+            f"seed {run.settings.seed}, {said}: "
+            + " → ".join(f"{x:.2f}" for x in (*steps, now.mean()))
+        )
+        for what, rows in (
+            ("the trained model over the begun answer", now - np.array(old.begun)),
+            ("                      over its likeliest", now - np.array(old.begun_likeliest)),
+            ("begun answers, after over before", np.array(new.begun) - np.array(old.begun)),
+        ):
+            gain = estimate_mean(rows)
+            low, high = gain.interval()
+            says = "more" if low > 0 else "less" if high < 0 else "can't tell"
+            print(f"    {what:<42} {gain.value:+.2f} [{low:+.2f}, {high:+.2f}]  {says}")
+
+for run in real_runs[:2]:
+    for kind in KINDS:
+        old, new = run.before[kind], run.after[kind]
+        assert new.pass_at(1) > old.pass_at(1) + 0.3 and new.pass_at(16) > old.pass_at(16)
+        assert old.likeliest <= old.pass_at(1) and new.finished > 0.9 > 0.2 > old.finished
+        assert estimate_mean(np.array(new.begun) - np.array(old.begun)).interval()[0] > 0
+
+# %% [markdown]
+# **Form carries the larger part, but not all.** To be *brought* to the answer takes the untrained model from 0.10 to 0.60, and
+# its likeliest digits there are right on 0.71 of these sums. Training goes beyond: 0.86 and 0.88. On the 24 held-out sums
+# that last step could be luck. On the harder sums, most with a number larger than any in training, it is more than the intervals
+# allow for chance in both seeds (of the same 24 sums): there the model says sums right whose likeliest answer was wrong
+# before. And where the answer is begun for both, the trained model is better in all four comparisons.
+#
+# So section 8's verdict, that a checker sharpens, does not hold here as it stands. pass@16 *rises*, and so does
+# what was not trained on. The two cases differ in where they start. `sums-sft` had been fine-tuned on these very
+# tasks, and 16 tries found nearly every sum. SmolLM2 knew more of adding than it said, and there was something
+# left to learn at 16 tries as well. What it paid: 5 to 6 nats a response, and nearly all the variety of its answers.
+#
+# Two doubts. "7 + 9 =" is one beginning of many, so another question may bring more out of the untrained model (with
+# "equals", or after a solved example, it did a little: `benchmarks/RESULTS.md`). And 16 tries are few: whether a thousand
+# tries of the untrained model would find what the trained one says at once, nobody asked.
+#
 # ## What was shown
 #
 # | claim | where | measured by |
@@ -1528,12 +1669,15 @@ for count in LABELS:
 # | keeping what passes does as much or more; what is kept decides the habit | 8, 9 | 3 seeds; 100 tasks |
 # | a checker with a hole is found out by the policy | 10 | 3 seeds |
 # | thumbs are level with pairs at first; with many labels pairs go further, with few they gamble | 11 | 24 seeds, exact scores |
+# | a real model learns to give an answer, and some arithmetic | 12 | 2 stored runs, paired intervals |
 #
 # **In the package.** `rlhf_lessons.formulas`: `rloo_advantages`, `dr_grpo_advantages`,
 # `grpo_advantages`, `masked_mean`, `mean_of_responses`, `mean_over_length`, `dapo_policy_loss`,
 # `gspo_policy_loss`, `cispo_policy_loss`, `pass_at_k`, `kto_loss`. `rlhf_lessons.training`:
 # `train_grpo`, whose table names the choices that make RLOO, Dr. GRPO, DAPO, GSPO and CISPO,
-# `train_expert_iteration`, `train_kto`. `rlhf_lessons.worlds`: `SumsChecker`, `FooledSumsChecker`.
+# `train_expert_iteration`, `train_kto`; `train_grpo_with_trl`, which hands GRPO to TRL on several
+# processes (lesson 8). `rlhf_lessons.worlds`: `SumsChecker`, `FooledSumsChecker`, `LastNumberChecker`.
+# `rlhf_lessons.evaluation`: `run_real_sums`, `load_real_sums`; on the command line `python -m rlhf_lessons run sums`.
 #
 # **Further reading.**
 #

@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rlhf_lessons.classroom.style import COLORS, LINE_STYLES, TEXT_COLORS, label_line
+from rlhf_lessons.classroom.style import COLORS, GREY, INK, LINE_STYLES, TEXT_COLORS, label_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -183,13 +183,13 @@ def board_map(
         row, column = divmod(square, 3)
         ground = tint(shown[square], limit) if square in shown else "white"
         corner = (column - 0.5, row - 0.5)
-        axes.add_patch(Rectangle(corner, 1, 1, facecolor=ground, edgecolor="#55555a", lw=1.2))
+        axes.add_patch(Rectangle(corner, 1, 1, facecolor=ground, edgecolor=GREY, lw=1.2))
         if mark in "XO":
             color = TEXT_COLORS[0] if mark == "X" else TEXT_COLORS[1]
             style: dict[str, Any] = {"fontsize": 30, "color": color, "fontweight": "bold"}
             text = "×" if mark == "X" else "○"
         else:
-            style = {"fontsize": 12, "color": "#1a1a1c"}
+            style = {"fontsize": 12, "color": INK}
             text = number_text(shown[square], signed) if square in shown else ""
         axes.text(column, row, text, ha="center", va="center_baseline", **style)
     axes.set(xlim=(-0.55, 2.55), ylim=(2.55, -0.55), aspect="equal", title=title)

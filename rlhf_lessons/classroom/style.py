@@ -32,6 +32,9 @@ LINE_STYLES = ("-", "--", "-.", ":", (0, (6, 1.5, 1, 1.5, 1, 1.5)), (0, (1, 1)))
 # the end of a line is written in the same hue, darker.
 TEXT_COLORS = ("#1f5fd6", "#9a5a00", "#c01828", "#7e3b74", "#6a17c4", "#55555a")
 
+# From what is written to what only guides the eye.
+INK, DARK, GREY, PALE = "#1a1a1c", "#3c3c40", "#55555a", "#b8b8bd"
+
 DOTS_PER_INCH = 100  # one inch of figure is 100 CSS pixels
 _DOTS_PER_PIXEL = 1.5  # letters stay sharp on dense screens, for 6 ms more a picture
 
@@ -46,7 +49,7 @@ _RC: dict[str, Any] = {
     "axes.titlesize": 12.0,
     "axes.titlelocation": "left",
     "axes.labelsize": 11.0,
-    "axes.edgecolor": "#55555a",
+    "axes.edgecolor": GREY,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -55,10 +58,10 @@ _RC: dict[str, Any] = {
     "grid.linewidth": 0.8,
     "lines.linewidth": 2.0,
     "legend.frameon": False,
-    "text.color": "#1a1a1c",
-    "axes.labelcolor": "#1a1a1c",
-    "xtick.color": "#3c3c40",
-    "ytick.color": "#3c3c40",
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": DARK,
+    "ytick.color": DARK,
     "svg.hashsalt": "rlhf-lessons",
 }
 

@@ -4,8 +4,13 @@
 
 Beside this module lies ``real_answers.jsonl``: answers of SmolLM2-135M-Instruct about capitals and
 currencies, in three phrasings, at temperatures from 0 (the likeliest token each time) to 1, each
-read by hand: the name that it gives, if any, and a verdict. Half of them the reader was developed
-on; the other half was read by hand before the reader saw it, and only that half measures it.
+read by hand: the name that it gives, if any, and a verdict. The reader was developed on 630 of
+them; the other 210 were drawn later and read by hand before the reader saw them. Only they measure.
+
+On them precision and recall are 0.980 and 0.987 at temperatures from 0 to 0.7 (168 answers), 0.84
+and 0.82 at 1, where one answer in five names nothing, 0.956 and 0.956 together. Of the 630, two
+sets of 210 were such a test once: 0.934 and 0.923, then 0.937 and 0.962, before they were
+developed on.
 
 Left out on purpose: a second person. Where a reading is a matter of taste (two names in one answer)
 the rule of ``read_answer`` holds for both: what is *said to be* the capital, first mention first.

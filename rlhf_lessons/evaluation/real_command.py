@@ -184,6 +184,8 @@ def _reader() -> int:
     for split in ("developing", "test"):
         answers = load_hand_read(split)
         print(f"{split + ', all':<22}{measure_reader(answers)}")
+        cool = [answer for answer in answers if answer.temperature < 1]
+        print(f"  {'temperature below 1':<20}{measure_reader(cool)}")
         for name in ("kind", "temperature"):
             for value in sorted({getattr(answer, name) for answer in answers}):
                 some = [answer for answer in answers if getattr(answer, name) == value]

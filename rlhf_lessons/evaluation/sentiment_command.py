@@ -1,8 +1,6 @@
-"""``python -m rlhf_lessons run sentiment``: the options, the messages, the exit status (lesson 8).
+"""``python -m rlhf_lessons run sentiment``: its options (lesson 8).
 
 What an option means is said once, in ``SentimentSettings``; what is done, in ``sentiment``.
-
-Left out on purpose: settings files. The folder of a run holds its settings and its command.
 """
 
 from __future__ import annotations
@@ -10,16 +8,15 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import inspect
-import re
-import shlex
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from rlhf_lessons.evaluation import sentiment
+from rlhf_lessons.evaluation.command_options import add_field
 from rlhf_lessons.evaluation.sentiment import (
     SENTIMENT_METHODS,
     SENTIMENT_PRESETS,
@@ -29,8 +26,6 @@ from rlhf_lessons.evaluation.sentiment import (
     folder_of,
     run_sentiment,
 )
-from rlhf_lessons.models import CheckpointError
-from rlhf_lessons.real_parts import PartError
 
 __all__: list[str] = []
 
@@ -63,20 +58,40 @@ What gpt2 (124 M weights) costs with these, computed and not measured:
 Out of memory: raise --accumulate, lower --max-new-tokens, add --bf16."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run ``python -m rlhf_lessons run``: a published experiment from the shell.
+def add_experiment(experiments: Any) -> None:
+    """Add the experiment to those of ``python -m rlhf_lessons run``.
 
     Args:
-        argv: the words after ``run``; None takes those of the command line.
-
-    Returns:
-        0 when all went well, 1 when something could not be read, written or trained, 130 when
-        Ctrl-C stopped it.
+        experiments: what ``add_subparsers`` gave.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
-    parser, experiment = _parsers()
-    given = vars(parser.parse_args(words))
-    folder, _ = given.pop("out"), given.pop("experiment")
+    experiment = experiments.add_parser(
+        "sentiment",
+        usage="python -m rlhf_lessons run sentiment [--method METHOD ...] [--beta β ...] [options]",
+        help="the DPO paper's: continue film reviews more positively",
+        description=inspect.cleandoc(sentiment.__doc__).split("\n\nLeft out")[0],
+        epilog=f"where nothing is given:\n{_presets()}\n{_cost()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    for field in dataclasses.fields(SentimentSettings):
+        kind: dict[str, Any] = {}
+        if field.name == "method":
+            kind["choices"] = list(SENTIMENT_METHODS)
+        if field.name in ("method", "beta"):
+            kind["nargs"], kind["more"] = "+", "several share what is equal"
+        add_field(experiment, SentimentSettings, field, **kind)
+    experiment.add_argument(
+        "--out",
+        type=Path,
+        help="folder of the run; runs/sentiment_..., named after data, method, β and seed",
+    )
+    experiment.set_defaults(prepare=partial(_prepare, experiment))
+
+
+def _prepare(
+    experiment: argparse.ArgumentParser, given: dict[str, Any], command: str
+) -> tuple[Path, Callable[[], str]]:
+    """Check what was given; give the folder, and what does the run and says what came out."""
+    folder = given.pop("out")
     methods, betas = (given.pop(name) or [None] for name in ("method", "beta"))
     try:
         runs = [
@@ -97,61 +112,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if folder is None:
         what = folder_of(settings) if len(runs) == 1 else "runs"
         folder = Path("runs") / f"sentiment_{Path(settings.data).stem}_{what}_seed{settings.seed}"
-    command = "python -m rlhf_lessons run " + shlex.join(words)
-    try:
+
+    def do() -> str:
         if len(runs) == 1:
-            text = run_sentiment(settings, folder, command=command, progress=True).table()
-        else:
-            done = compare_sentiment(runs, folder, command=command, progress=True)
-            text = comparison(done)
-    except KeyboardInterrupt:
-        print(
-            f"\nstopped; {folder} keeps everything up to the last checkpoint. To go on: {command}",
-            file=sys.stderr,
-        )
-        return 130
-    except (
-        CheckpointError, FloatingPointError, ImportError, OSError, PartError, ValueError,
-        torch.OutOfMemoryError,
-    ) as error:  # fmt: skip
-        print(error, file=sys.stderr)
-        return 1
-    print(f"{text}\n  {folder}: {', '.join(sorted(p.name for p in folder.iterdir()))}")
-    return 0
+            return run_sentiment(settings, folder, command=command, progress=True).table()
+        return comparison(compare_sentiment(runs, folder, command=command, progress=True))
 
-
-def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
-    parser = argparse.ArgumentParser(
-        prog="python -m rlhf_lessons run",
-        description="Repeat a published experiment with the loops of this package.",
-    )
-    experiments = parser.add_subparsers(dest="experiment", required=True, metavar="EXPERIMENT")
-    experiment = experiments.add_parser(
-        "sentiment",
-        usage="python -m rlhf_lessons run sentiment [--method METHOD ...] [--beta β ...] [options]",
-        help="the DPO paper's: continue film reviews more positively",
-        description=inspect.cleandoc(sentiment.__doc__).split("\n\nLeft out")[0],
-        epilog=f"where nothing is given:\n{_presets()}\n{_cost()}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    described = inspect.getdoc(SentimentSettings).split("Attributes:\n")[1]
-    explained = dict(re.findall(r"^    (\w+): ((?:.|\n     )*)", described, re.MULTILINE))
-    for field in dataclasses.fields(SentimentSettings):
-        kind: dict[str, Any] = {"type": type(field.default), "metavar": field.name.upper()}
-        if isinstance(field.default, bool):
-            kind = {"action": argparse.BooleanOptionalAction}
-        text = " ".join(explained[field.name].split())
-        if field.name == "method":
-            kind = {"choices": list(SENTIMENT_METHODS)}
-        if field.name in ("method", "beta"):
-            kind["nargs"], text = "+", f"{text.rstrip('.')}; several share what is equal"
-        experiment.add_argument(f"--{field.name.replace('_', '-')}", help=text, **kind)
-    experiment.add_argument(
-        "--out",
-        type=Path,
-        help="folder of the run; runs/sentiment_..., named after data, method, β and seed",
-    )
-    return parser, experiment
+    return folder, do
 
 
 def _presets() -> str:

@@ -121,9 +121,25 @@ class SumsRun:
             KeyError: if there are no such tasks.
             ValueError: if k is out of its range.
         """
-        counts = torch.tensor(self.right[tasks]).unsqueeze(1)
-        correct = torch.arange(self.tries) < counts
-        return float(formulas.pass_at_k(correct, k).mean())
+        return pass_at_of_counts(self.right[tasks], self.tries, k)
+
+
+def pass_at_of_counts(right: Sequence[int], tries: int, k: int) -> float:
+    """Estimate pass@k where of each task only the number of right tries is known.
+
+    Args:
+        right: how many of the tries at each task are right.
+        tries: responses to each.
+        k: number of tries, from 1 to that.
+
+    Returns:
+        The mean over the tasks.
+
+    Raises:
+        ValueError: if k is out of its range.
+    """
+    correct = torch.arange(tries) < torch.tensor(right).unsqueeze(1)
+    return float(formulas.pass_at_k(correct, k).mean())
 
 
 def load_sums_sweep() -> list[SumsRun]:

@@ -592,6 +592,7 @@ class LanguagePolicy:
         top_k: int | None = None,
         top_p: float | None = None,
         generator: torch.Generator | None = None,
+        uniforms: Tensor | None = None,
     ) -> Rollout:
         """Sample one response to each prompt, token by token, until the end token.
 
@@ -609,6 +610,9 @@ class LanguagePolicy:
             top_p: the probability to keep, in (0, 1]; None keeps all.
             generator: source of randomness, on the policy's device; None takes torch's global one.
                 The same generator state, prompts and weights give the same rollout.
+            uniforms: (max_new_tokens, B) numbers in [0, 1), one for each token that could be drawn,
+                in the place of a generator. What a row says depends on its own column alone, so
+                that several processes can share out the columns of one draw.
 
         Returns:
             the rollout; T is the length of the longest response.
@@ -617,8 +621,8 @@ class LanguagePolicy:
             TypeError: if prompts is not a sequence of str.
             TypeError: if generator is no ``torch.Generator``, or prompts no list of str.
             ValueError: if a setting is out of its range, if prompts is empty, if a prompt with
-                ``max_new_tokens`` does not fit into the context, or if the generator is on another
-                device.
+                ``max_new_tokens`` does not fit into the context, if the generator is on another
+                device, or if uniforms are no such numbers or given beside a generator.
             FloatingPointError: if the model gives NaN or infinite logits; it names step and row.
         """
         check_sampling(max_new_tokens, temperature, top_k, top_p)
@@ -645,8 +649,11 @@ class LanguagePolicy:
         device = self.device
         # Drawn at once, so that a row's draws do not depend on when other rows end. Below 1 by more
         # than a rounding, so that a draw times the total of the probabilities is below the total.
-        uniforms = torch.rand((max_new_tokens, rows, 1), generator=generator, device=device)
-        uniforms = (uniforms * (1 - 2**-22)).to(self._logits_dtype)
+        if uniforms is None:
+            uniforms = torch.rand((max_new_tokens, rows), generator=generator, device=device)
+        else:
+            _check_uniforms(uniforms, (max_new_tokens, rows), generator)
+        uniforms = (uniforms.unsqueeze(-1) * (1 - 2**-22)).to(device, self._logits_dtype)
         unspoken = self._text.unspoken
         prompt_mask = None if batch.prompt_mask.all() else batch.prompt_mask
         fast = gpt2_body.is_plain(self.model) and not torch.is_autocast_enabled(device.type)
@@ -677,6 +684,24 @@ class LanguagePolicy:
             responses=tuple(self._text.to_texts(kept)),
             log_probs=log_probs,
             finished=(is_end & mask).any(1),
+        )
+
+
+def _check_uniforms(
+    uniforms: Tensor, shape: tuple[int, int], generator: torch.Generator | None
+) -> None:
+    """Refuse what is no number in [0, 1) for each token, or one source of randomness too many."""
+    if generator is not None:
+        raise ValueError("sample: uniforms stand in the place of a generator, got both")
+    if tuple(uniforms.shape) != shape or not uniforms.is_floating_point():
+        raise ValueError(
+            f"sample: uniforms must be numbers of shape (max_new_tokens, B) = {shape}, got "
+            f"{tuple(uniforms.shape)} of {uniforms.dtype}"
+        )
+    if not bool(((uniforms >= 0) & (uniforms < 1)).all()):
+        raise ValueError(
+            f"sample: uniforms must be in [0, 1), got numbers from {float(uniforms.min()):g} to "
+            f"{float(uniforms.max()):g}"
         )
 
 

@@ -29,6 +29,7 @@ from torch.overrides import TorchFunctionMode
 __all__: list[str] = []
 
 FROM_ROWS = 32  # below it, what a call of oneDNN costs is more than it saves
+FROM_NUMBERS = 2**16  # in training, whose steps keep bringing new shapes: each costs 0.4 ms once
 
 
 class OneDNN:
@@ -52,15 +53,17 @@ class OneDNN:
             torch._C._set_fp32_precision_setter("mkldnn", "matmul", self.before)
 
 
-def onednn_suits(x: Tensor) -> bool:
+def onednn_suits(x: Tensor, numbers: int = 0) -> bool:
     """Say whether the product of ``x`` (N, K) and a weight is faster there, and the same.
 
-    Or N products of two matrices, ``x`` (N, M, K) and another.
+    Or N products of two matrices, ``x`` (N, M, K) and another. ``numbers`` is how many ``x`` must
+    hold at least.
     """
     return (
         x.device.type == "cpu"
         and x.dtype == torch.float32
         and x.shape[0] >= FROM_ROWS
+        and x.numel() >= numbers
         and not torch.is_autocast_enabled("cpu")  # which multiplies in another precision
         and _onednn_keeps_float32()
     )
@@ -92,9 +95,9 @@ class _FastProducts(TorchFunctionMode):
         """Do what was called; products, linear layers among them, by oneDNN."""
         if function is F.linear and not kwargs:
             return _linear(*args)
-        if function is torch.addmm and not kwargs and onednn_suits(args[1]):
+        if function is torch.addmm and not kwargs and onednn_suits(args[1], FROM_NUMBERS):
             return _product(*args)
-        if function is torch.bmm and not kwargs and onednn_suits(args[0]):
+        if function is torch.bmm and not kwargs and onednn_suits(args[0], FROM_NUMBERS):
             return _product(None, *args)
         return function(*args, **(kwargs or {}))
 
@@ -102,7 +105,7 @@ class _FastProducts(TorchFunctionMode):
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x Wᵀ + b for x of any shape, as a product of two matrices."""
     rows = x.reshape(-1, x.shape[-1])
-    if not (type(weight) is torch.nn.Parameter and onednn_suits(rows)):
+    if not (type(weight) is torch.nn.Parameter and onednn_suits(rows, FROM_NUMBERS)):
         return F.linear(x, weight, bias)
     return _product(bias, rows, weight.T).view(*x.shape[:-1], len(weight))
 

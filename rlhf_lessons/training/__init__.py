@@ -25,7 +25,13 @@ from rlhf_lessons.training.response_embedding import (
     train_embedding,
 )
 from rlhf_lessons.training.reward_model import RewardSettings, RewardStep, train_reward_model
-from rlhf_lessons.training.scale import train_dpo_with_trl, trl_command
+from rlhf_lessons.training.scale import (
+    train_dpo_with_trl,
+    train_grpo_with_trl,
+    train_reward_model_with_trl,
+    train_sft_with_trl,
+    trl_command,
+)
 from rlhf_lessons.training.supervised import (
     SupervisedSettings,
     SupervisedStep,
@@ -90,12 +96,15 @@ __all__ = [
     "train_embedding",
     "train_expert_iteration",
     "train_grpo",
+    "train_grpo_with_trl",
     "train_kto",
     "train_ppo",
     "train_q",
     "train_reinforce",
     "train_reward_model",
+    "train_reward_model_with_trl",
     "train_sft",
+    "train_sft_with_trl",
     "train_values",
     "trl_command",
 ]

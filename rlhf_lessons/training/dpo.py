@@ -15,7 +15,7 @@ drops in, for instance DPO with a supervised term::
 No reward model, no sampling, no value head: that is all there is.
 
 Left out on purpose: a ``loss_type`` switch, averaging log-probabilities over tokens (DPO sums
-them), several devices. Lesson 8 hands the same pairs to TRL for those.
+them), several devices: ``scale`` hands the same pairs to TRL for those (lesson 8).
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ advantage have no gradient, so with β = 0 they are not read again. A loss of yo
 term there, too, is noticed, and they are.
 
 Left out on purpose: a value model (``train_ppo``), groups of different sizes, leaving out responses
-that were cut, a bonus for entropy, and several devices.
+that were cut, a bonus for entropy, and several devices: ``scale`` hands GRPO to TRL for those.
 """
 
 from __future__ import annotations
@@ -357,7 +357,7 @@ def _cycles(
         dealing = dealt(prompts, order)
         rollout, scores = draw(list(islice(dealing, s.batch_size // s.group_size)), cycle == 1)
         reward = float(scores.mean())
-        silent = _without_signal(scores)
+        silent = without_signal(scores)
         silent_groups, redrawn = float(silent.double().mean()), 0
         for _ in range(s.redraws):
             if not silent.any():
@@ -366,15 +366,9 @@ def _cycles(
             rows = silent.repeat_interleave(s.group_size).nonzero().flatten()
             rollout, scores[silent] = rollout.replaced(rows, others), their_scores
             redrawn += len(their_scores)
-            silent = _without_signal(scores)
-        if cycle == 1 and silent.all():
-            raise ValueError(
-                f"train_grpo: judge must tell responses to one prompt apart, got equal scores in "
-                f"each of the {len(scores)} groups of the first cycle, such as "
-                f"{float(scores[0, 0]):g} for all {s.group_size} responses to "
-                f"{rollout.prompts[0]!r:.60}. Prompts that are neither too hard nor too easy, "
-                f"a larger group_size or redraws may help"
-            )
+            silent = without_signal(scores)
+        if cycle == 1:
+            refuse_silence("train_grpo", scores, rollout.prompts[0])
         mask = rollout.response_mask
         with torch.no_grad(), precision(policy.device, s.bf16):
             old_log_probs = rollout.log_probs
@@ -472,9 +466,21 @@ def _cycles(
 # --- pieces of a cycle ----------------------------------------------------------------------------
 
 
-def _without_signal(scores: Tensor) -> Tensor:
+def without_signal(scores: Tensor) -> Tensor:
     """Say of each of (P, G) groups whether its scores are all equal, (P,)."""
     return (scores == scores[:, :1]).all(1)
+
+
+def refuse_silence(where: str, scores: Tensor, prompt: str) -> None:
+    """Refuse (P, G) scores of a first cycle of which no group has a signal; name a prompt."""
+    if not without_signal(scores).all():
+        return
+    raise ValueError(
+        f"{where}: judge must tell responses to one prompt apart, got equal scores in each of the "
+        f"{len(scores)} groups of the first cycle, such as {float(scores[0, 0]):g} for all "
+        f"{scores.shape[1]} responses to {prompt!r:.60}. Prompts that are neither too hard nor too "
+        f"easy, a larger group_size or redraws may help"
+    )
 
 
 def _acts_without_advantage(

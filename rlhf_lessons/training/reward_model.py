@@ -5,8 +5,9 @@ loss is a formula handed in as an argument. The labels' noise is in the data, so
 guards against learning it: the learning rate falls to zero and the record tells the loss on
 held-out pairs beside the one on trained pairs.
 
-Left out on purpose: a margin per pair, an auxiliary language-model loss, and training on rankings
-(``worlds.ranking_to_pairs`` turns a ranking into pairs).
+Left out on purpose: a margin per pair, an auxiliary language-model loss, training on rankings
+(``worlds.ranking_to_pairs`` turns a ranking into pairs), and several devices: ``scale`` hands the
+same pairs to TRL for those.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 """What the loops that learn from their own samples share: from prompts to judged responses.
 
+    import a judge by its name                 ``judge_named``
     deal the prompts, sample, judge            ``dealt``, ``judged``
     divide the batch up for the updates        ``minibatches``
     measure it in parts, without gradient      ``in_parts``
@@ -11,6 +12,9 @@ updates, in which the two differ.
 
 from __future__ import annotations
 
+import importlib
+import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -23,6 +27,39 @@ from rlhf_lessons.models import LanguagePolicy, Rollout, TokenBatch
 __all__: list[str] = []
 
 Judge = Callable[[Sequence[str], Sequence[str]], Any]
+
+
+def judge_named(where: str, name: str) -> Judge:
+    """Import a judge, from the working folder too.
+
+    Args:
+        where: who asks, for messages.
+        name: module:function; a class in its place is made without arguments.
+
+    Returns:
+        the judge.
+
+    Raises:
+        ValueError: if there is no such module, or nothing in it that can be called.
+    """
+    module, _, attribute = name.partition(":")
+    wanted = f"{where}: judge must name a function as module:function"
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        found = importlib.import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+        found = found() if isinstance(found, type) else found
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{wanted}, got {name!r}: {error}") from error
+    except AttributeError as error:
+        raise ValueError(f"{wanted}, got {name!r}: {module} has no {attribute}") from error
+    except TypeError as error:
+        raise ValueError(f"{wanted}, got {name!r}, a class: {error}") from error
+    if not callable(found):
+        raise ValueError(f"{wanted}, got {name!r}, which is a {type(found).__name__}")
+    return found
 
 
 def checked_prompts(where: str, prompts: Sequence[str]) -> list[str]:

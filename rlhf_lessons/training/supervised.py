@@ -8,8 +8,8 @@ Three names for one loop. What differs is what the loss compares the model with:
 
 Training a student on *texts* that a teacher sampled needs no loop of its own: those are examples.
 
-Left out on purpose: several devices, and packing several short texts into one row. Lesson 8 hands
-those to TRL.
+Left out on purpose: packing several short texts into one row, and several devices: ``scale`` hands
+the same examples to TRL for those.
 """
 
 from __future__ import annotations
@@ -232,13 +232,15 @@ def held_out_nll(
         TypeError: If examples are not pairs of strings.
         ValueError: If there are no examples or one does not fit the context.
     """
-    return _mean_nll(policy, _encoded("held_out_nll", policy, examples, "examples"), batch_size)
+    return _mean_nll(
+        policy, encoded_examples("held_out_nll", policy, examples, "examples"), batch_size
+    )
 
 
 @torch.no_grad()
 def _mean_nll(policy: LanguagePolicy, texts: TokenBatch, batch_size: int = 128) -> float:
     total = torch.zeros((), dtype=torch.float64, device=policy.device)
-    for rows in _lengths(texts).argsort(stable=True).split(batch_size):
+    for rows in text_lengths(texts).argsort(stable=True).split(batch_size):
         total -= policy.log_probs_of(texts.take(rows)).sum(dtype=torch.float64)
     return float(total / texts.response_mask.sum())
 
@@ -258,10 +260,10 @@ def _train(
 ) -> Iterator[SupervisedStep]:
     """Check everything now, before the first step is asked for."""
     settings = SupervisedSettings() if settings is None else settings
-    texts = _encoded(where, policy, examples, "examples")
+    texts = encoded_examples(where, policy, examples, "examples")
     held_out = None
     if validation is not None:
-        held_out = _encoded(where, policy, validation, "validation")
+        held_out = encoded_examples(where, policy, validation, "validation")
     named = dict(policy.model.named_parameters())
     weights = {name: weight for name, weight in named.items() if weight.requires_grad}
     refuse_frozen(where, policy)
@@ -311,7 +313,7 @@ def _loop(
     done, _, numbers = run.take_up()
     optimizer.zero_grad()  # what the caller may have left
     tokens = numbers.get("tokens", 0)
-    batches = _batches(_lengths(texts).tolist(), s.batch_size, s.seed)
+    batches = dealt_batches(text_lengths(texts).tolist(), s.batch_size, s.seed)
     for _ in range(done):
         next(batches)
     for step in range(done + 1, s.steps + 1):
@@ -360,7 +362,7 @@ def _loop(
         )
 
 
-def _batches(lengths: Sequence[int], batch_size: int, seed: int) -> Iterator[Tensor]:
+def dealt_batches(lengths: Sequence[int], batch_size: int, seed: int) -> Iterator[Tensor]:
     """Deal batches of examples of similar length, for ever, in a new order each time through.
 
     Sorting by length within a pool of 16 batches leaves little padding and much chance.
@@ -375,12 +377,12 @@ def _batches(lengths: Sequence[int], batch_size: int, seed: int) -> Iterator[Ten
                 yield torch.tensor(dealt[i])
 
 
-def _lengths(texts: TokenBatch) -> Tensor:
+def text_lengths(texts: TokenBatch) -> Tensor:
     """Count the tokens of each text, (N,), prompt included."""
     return (texts.prompt_mask.sum(1) + texts.response_mask.sum(1)).cpu()
 
 
-def _encoded(
+def encoded_examples(
     where: str, policy: LanguagePolicy, examples: Sequence[Example], name: str
 ) -> TokenBatch:
     """Tokenize examples once, and refuse what cannot be learned from."""

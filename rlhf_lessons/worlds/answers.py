@@ -17,7 +17,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 from rlhf_lessons.worlds.real_facts import (
     RealFact,
@@ -70,8 +72,13 @@ def read_answer(text: str, fact: RealFact) -> AnswerReading:
         raise TypeError(f"read_answer: text must be a str, got {type(text).__name__}")
     if _is_foreign(text):
         return AnswerReading("other language", "")
-    find = {"capital": _said_cities, "currency": _said_currencies}[fact.kind]
-    said = next(find(_whole_lines(text), fact), "")
+    whole = _whole_lines(text)
+    plain = _BY_NAME.sub("", whole)  # without "also known as ...", unless that is all there is
+    if fact.kind == "capital":
+        said = _without_country(next(chain(_said_cities(plain), _said_cities(whole)), ""))
+    else:  # a country is no currency
+        names = chain(_said_currencies(plain), _said_currencies(whole))
+        said = next((name for name in names if not _is_country(name)), "")
     claim = _standard(said, fact) if said else ""
     if _HEDGE.search(text):
         return AnswerReading("hedge", claim)
@@ -98,11 +105,16 @@ def same_claim(one: str, other: str, fact: RealFact) -> bool:
 
 # --- Language -------------------------------------------------------------------------------------
 
+_BY_NAME = re.compile(
+    r",? (?:also|formerly|sometimes|often|commonly) (?:known|called|referred to)(?: as)? [^,.]*,?",
+    re.IGNORECASE,
+)
 _HEDGE = re.compile(
     r"\b(?:i|we)(?:'m|’m| am| do| can|'ve| have|’ve)?(?: ?n[o'’]t| no)\b.{0,30}?"
     r"\b(?:know|sure|certain|able|idea|access|information|provide|answer|tell|determine|find)"
     r"|\b(?:don|can)['’]t (?:know|say|tell|be sure)|\bcannot (?:know|say|tell|answer)"
-    r"|\b(?:not|un)(?: |-)?(?:sure|certain|known)\b|\bno idea\b|\bas an ai\b|\bi['’ ]a?m sorry\b"
+    r"|\b(?:not|un)(?: |-)?(?:sure|certain|known)\b|\bno idea\b|\bas an ai\b"
+    r"|\bi['’ ]a?m sorry\b(?! for)"
     r"|\bis (?:not|un)(?: publicly)? ?known\b",
     re.IGNORECASE,
 )
@@ -124,25 +136,21 @@ def _is_foreign(text: str) -> bool:
     words = re.findall(r"[^\W\d_]+", text.casefold())
     english = sum(word in _ENGLISH for word in words)
     foreign = sum(word in _FOREIGN for word in words)
-    return foreign >= 3 and foreign > 2 * english
+    return len(_FOREIGN & set(words)) >= 3 and foreign > 2 * english
 
 
-_ALSO = re.compile(
-    r",? (?:also|formerly|sometimes|often|commonly) (?:known|called|referred to)(?: as)? [^,.]*,?",
-    re.IGNORECASE,
-)
 _BULLET = re.compile(r"^\s*(?:\d+[.)]\s|[-*•#]+\s*)+")
 
 
 def _whole_lines(text: str) -> str:
-    """Put the lines behind one another, each ended by a mark; leave questions and by-names out."""
+    """Put the lines behind one another, each ended by a mark; leave questions out."""
     lines = (_BULLET.sub("", line).replace("*", "").strip() for line in text.splitlines())
     whole = " ".join(
         line if line.endswith((".", "!", "?", ":", ",", ";")) else f"{line}."
         for line in lines
         if line
     )
-    return _ALSO.sub("", re.sub(r"[^.!?:]*\?", "", whole)).strip()
+    return re.sub(r"[^.!?:]*\?", "", whole).strip()
 
 
 # --- Names in a text ------------------------------------------------------------------------------
@@ -152,7 +160,7 @@ _JOINING = frozenset(
     "de la el al of del d di es as da do le du and den y upon the les dos das ed".split()
 )
 _FILLERS = frozenset(
-    "the a actually also currently officially called named known as city town of located in "
+    "the a actually also indeed currently officially called named known as city town of located in "
     "situated simply still now metropolis formerly".split()
 )
 
@@ -189,25 +197,37 @@ def _is_capitalised(word: str) -> bool:
     return any(part[:1].isupper() for part in re.split("[-'’‘ʻ`´]", word))
 
 
+# What may stand between "the capital" and "is": not the beginning of another statement.
+_SAME_CLAUSE = r"(?:(?!,? and it |, and |, but |, which )[^.!?;]){0,70}?"
 _APPOSED = re.compile(r", (?:which is )?(?:the|its) $", re.IGNORECASE)
 _CAPITAL_IS = re.compile(
-    r"\bcapital(?: city)?\b(?P<between>[^.!?;]{0,70}?)(?:,? (?:is|was|are|being|has been)\b|:)"
+    r"\bcapital(?: city)?\b" + _SAME_CLAUSE + r"(?:,? (?:is|was|are|being|has been)\b|:)"
     r"(?P<not>(?: not|n['’]t)\b)?",
     re.IGNORECASE,
 )
 _IS_CAPITAL = re.compile(
-    r"(?:,? (?:which |that )?(?:is|was|serves as|became|remains|has been)| ?,| ?\()"
-    r"(?P<not>(?: not|n['’]t))? (?:also )?(?:the |a |its |their )?(?:\w+ (?:city )?and )?"
+    r"(?: ?\([^)]*\))?(?:,? (?:which |that )?(?:is|was|serves as|became|remains|has been"
+    r"|is known as)| ?,| ?\()"
+    r"(?P<not>(?: not|n['’]t))? (?:also )?(?:the |a |its |their |[A-Z]\w+['’]s? )?"
+    r"(?:\w+ (?:city )?and )?"
     r"(?:official |current |national |administrative |largest |legal |political )*capital\b",
     re.IGNORECASE,
 )
+_CALLED = re.compile(r"\bcapital\b[^.]{0,50}\bknown as\b", re.IGNORECASE)
 _IS = re.compile(
-    r"\b(?:it is|it['’]s|that is|city is|is called|is named)\b|\banswer(?: is)?:?", re.IGNORECASE
+    r"\b(?:it is|it['’]s|that is|city is|is called|is named)\b|\banswer(?: is)?:?",
+    re.IGNORECASE,
 )
 _BUT = re.compile(r"\b(?:but|rather|instead|it is|it['’]s)\b,? ?(?:it is |rather )?", re.IGNORECASE)
 
 
-def _said_cities(text: str, fact: RealFact) -> Iterator[str]:
+_ALONE = re.compile(r"$|[.,!;(]|(?:is|was) (?:a|the) (?:\w+ )?(?:city|town)\b", re.IGNORECASE)
+
+
+_DESCRIBES = re.compile(r"^.{0,30}\b(?:is|was) an? (?:\w+ )?(?:country|state|nation|territory)\b")
+
+
+def _said_cities(text: str) -> Iterator[str]:
     """Yield what the text says the capital is, the best reading first."""
     for match in _CAPITAL_IS.finditer(text):
         after = text[match.end() :].lstrip()
@@ -224,82 +244,127 @@ def _said_cities(text: str, fact: RealFact) -> Iterator[str]:
     for match in _IS.finditer(text):
         if name := _name_at(text[match.end() :].lstrip()):
             yield name
+    for match in _CALLED.finditer(text):
+        if name := _name_at(text[match.end() :].lstrip()):
+            yield name
     name = _name_at(text)
-    alone = bool(re.fullmatch(r"[.,!:;]?|[,.(].*", text[len(name) :].strip()))
-    if name and (alone or _is_city(name)) and not _is_country(name):
-        yield name
-    elif name and re.fullmatch(r"[.,!]?", text[len(name) :].strip()):
-        yield name  # the country alone
+    after = text.partition(name)[2].strip() if name else ""
+    if _DESCRIBES.search(after):  # "Alba, Scotland is a country in Europe"
+        return
+    if name and (_ALONE.match(after) if not _is_country(name) else re.fullmatch("[.,!]?", after)):
+        yield name  # a country only if it is the whole answer
+
+
+def _without_country(name: str) -> str:
+    """Take a country from the end of a city's name: "San Martin Peru"."""
+    first, _, last = name.rpartition(" ")
+    extra = first and _is_country(last) and not _is_city(name) and not _is_country(name)
+    return first if extra and first.casefold().rsplit(" ", 1)[-1] not in _JOINING else name
+
+
+_ASIDE = re.compile(r"(?:a|an|the|located|situated|which|or|also|once)\b")
+
+
+def _named_piece(sentence: str) -> str:
+    """Give the piece between commas that names something, the last that is no aside.
+
+    Of "Lima, Peru" and of "Lima, a city on the coast," that is "Lima".
+    """
+    pieces = [piece.strip() for piece in sentence.split(",") if piece.strip()]
+    while len(pieces) > 1 and (
+        _ASIDE.match(pieces[-1]) or (_is_country(pieces[-1]) and _name_at(pieces[-2]) == pieces[-2])
+    ):
+        pieces.pop()
+    return pieces[-1] if pieces else ""
 
 
 def _name_before(text: str) -> str:
     """Read the capitalised run that a text ends with; may be empty."""
     sentence = re.split(r"[.!?;:] |, (?=and |but )", text)[-1]
-    pieces = [piece.strip() for piece in sentence.split(",") if piece.strip()]
-    if len(pieces) > 1 and _is_country(pieces[-1]):  # "Il Coriobella, Italy"
-        pieces.pop()
-    last = pieces[-1] if pieces else ""
+    last = _named_piece(sentence)
     for match in re.finditer(r"[\w'’‘ʻ`´-]+", last):
         name = _name_at(last[match.start() :])
         if name and last.endswith(name) and _is_capitalised(match.group()):
-            return name
+            # "The capital of Peru is the capital of the Republic" names nothing.
+            return "" if "capital" in last[: match.start()] else name
     return ""
 
 
 _CURRENCY_IS = re.compile(
-    r"\b(?:currency|money|legal tender)\b(?P<between>[^.!?;]{0,70}?)"
-    r"(?:,? (?:is|was|are|has been)\b|:)(?P<not>(?: not|n['’]t)\b)?",
+    r"\b(?:currency|currencies|money|coin|legal tender)\b"
+    + _SAME_CLAUSE
+    + r"(?:,? (?:is|was|are|has been)\b|:)(?P<not>(?: not|n['’]t)\b)?",
     re.IGNORECASE,
 )
-_USES = re.compile(r"\b(?:uses?|pay with|adopted|using|accepts?)\b", re.IGNORECASE)
+_USES = re.compile(r"\b(?:uses?|utilizes|pay with|adopted|using|accepts?)\b", re.IGNORECASE)
+_WHICH_IS = re.compile(r"\bcurrency\b[^.;]{0,50}, which is\b", re.IGNORECASE)
+_KNOWN_AS = re.compile(r"\bknown as\b", re.IGNORECASE)
 _IS_CURRENCY = re.compile(
-    r"(?:,? (?:which |that )?(?:is|was|serves as|became|remains)| ?,| ?\()"
+    r"(?: ?\([^)]*\))?(?:,? (?:which |that )?(?:is|was|serves as|became|remains)| ?,| ?\()"
     r"(?P<not>(?: not|n['’]t))? (?:also )?(?:the |a |its |their )?"
-    r"(?:(?:official|national|main|local|current|primary|basic) )*"
+    r"(?:[\w-]+ ){0,2}"
     r"(?:currency|unit of currency|legal tender)\b",
     re.IGNORECASE,
 )
-_STOP = re.compile(
-    r"[,.;:!?()\[\]\"“”/=]|\b(?:which|is|was|are|and|that|or|as|in|of|with|based|used|known|also|has|"
-    r"have|since|for|from|by|to|at|on|its|it|issued|divided|uses?|using|abbreviated|sometimes|often|but|"
-    r"instead|rather|currency|coin|banknote|system)\b",
-    re.IGNORECASE,
+_STOP_WORDS = (
+    "which is was are and that or as in of with based used known also has have since for from by "
+    "to at on its it issued divided use uses using abbreviated sometimes often but instead rather "
+    "colloquially commonly formerly called named starting official national local currency coin "
+    "banknote system"
+).replace(" ", "|")
+_STOP = re.compile(rf"[,.;:!?()\[\]\"“”/=]| [-–—] |\b(?:{_STOP_WORDS})\b", re.IGNORECASE)
+_NO_NAMES = frozenset(
+    "only main primary same most major sole single basic common unique digital world global "
+    "foreign standard new old own legal monetary money unit symbol form medium name value country "
+    "dominant one term word type kind amount product plural result group basket combination".split()
+)
+_PRONOUNS = frozenset(
+    "it this that these there they he she we you i its their however yes no sure well".split()
 )
 _LEAD = re.compile(
-    r"^(?:(?:the|a|an|called|named|known as|actually|also|currently|officially|simply|local|"
+    r"^(?:(?:the|a|an|called|named|known as|actually|also|indeed|currently|officially|simply|local|"
     r"national|form of|so-called|following|official|unit of)\s+|[\"“'‘])+",
     re.IGNORECASE,
 )
 
 
-def _said_currencies(text: str, fact: RealFact) -> Iterator[str]:
+_CURRENCY_IN = re.compile(r"(?:[A-Z][\w'’-]+ ){1,3}[\w'’-]+|(?:[A-Z]|(?<=\bthe ))[\w'’-]+")
+
+
+def _said_currencies(text: str) -> Iterator[str]:
     """Yield what the text says the currency is, the best reading first."""
     for match in _CURRENCY_IS.finditer(text):
         after = text[match.end() :].lstrip()
         if match["not"]:
             other = _BUT.search(after)
             after = after[other.end() :] if other else ""
-        if name := _currency_at(after, fact):
+        if name := _currency_at(after):
             yield name
     for match in _IS_CURRENCY.finditer(text):
-        before = re.split(r"[.!?;:] ", text[: match.start()])[-1]
-        if not match["not"] and (name := _currency_before(before, fact)):
+        before = _named_piece(re.split(r"[.!?;:] ", text[: match.start()])[-1])
+        if not match["not"] and (name := _currency_before(before)):
             yield name
     for match in _USES.finditer(text):
-        if name := _currency_at(text[match.end() :].lstrip(), fact):
+        if name := _currency_at(text[match.end() :].lstrip()):
             yield name
-    for match in _IS.finditer(text):
-        if name := _currency_at(text[match.end() :].lstrip(), fact):
+    for match in (*_IS.finditer(text), *_KNOWN_AS.finditer(text)):
+        if name := _currency_at(text[match.end() :].lstrip()):
             yield name
-    name = _currency_at(text, fact)
-    if name and not _is_country(name) and text.count(" ") < 4 + name.count(" "):
+    for match in _WHICH_IS.finditer(text):
+        if name := _currency_at(text[match.end() :].lstrip()):
+            yield name
+    name = _currency_at(text)
+    if name and re.match(r"$|[.!(]", text.partition(name)[2].strip()):
         yield name
-    for words in re.finditer(r"(?:[A-Z][\w'’-]+ ){0,3}[\w'’-]+", text):
+    for words in _CURRENCY_IN.finditer(text):
         if _is_currency(words.group()):
             yield words.group()
 
 
-def _currency_at(text: str, fact: RealFact) -> str:
+_QUOTED = re.compile(r"(?P<before>(?:[\w-]+ ){0,3})[\"“](?P<name>[^\"”]{2,40})[\"”]")
+
+
+def _currency_at(text: str) -> str:
     """Read the name of a currency that a text begins with; empty where it begins with none."""
     lead = _LEAD.match(text)
     rest = text[lead.end() if lead else 0 :]
@@ -308,23 +373,54 @@ def _currency_at(text: str, fact: RealFact) -> str:
     for joined in _JOINED:  # names with a word at which others end
         if rest.casefold().startswith(joined):
             return rest[: len(joined)]
-    stop = _STOP.search(rest)
+    quoted = _QUOTED.match(rest)
+    if quoted and not _is_currency(quoted["before"].strip()):
+        return quoted["name"].strip(" ,.")
+    stop = next((stop for stop in _STOP.finditer(rest) if not _goes_on(rest, stop)), None)
     name = rest[: stop.start() if stop else len(rest)].strip(" '’\"*-")
     words = name.split()
     if not words or len(words) > 6:
         return ""
+    if words[-1].endswith(("'s", "’s")) or words[0].casefold() in _PRONOUNS:
+        return ""  # "the country's official currency"; "It"
     known = any(plain_name(word).rstrip("s") in _units() for word in words)
-    return name if known or any(word[0].isupper() for word in words) else ""
+    # "the zorin, ..." may be what no one has; "the only currency" is no name.
+    alone = (
+        lead
+        and "the" in lead.group().casefold().split()
+        and len(words) == 1
+        and stop
+        and (stop.group() not in '"“”' or lead.group()[-1] in '"“')
+        and name.isalpha()
+        and name not in _NO_NAMES
+        and not name.endswith("est")
+    )
+    if len(name) < 2:
+        return ""  # broken off
+    return name if known or alone or any(map(_is_capitalised, words)) else ""
 
 
-def _currency_before(text: str, fact: RealFact) -> str:
+def _goes_on(text: str, stop: re.Match[str]) -> bool:
+    """Tell whether a name goes on after a joining word: the Free Society *of* Savers."""
+    if stop.group() in ("Currency", "Coin", "System"):  # as a name writes them
+        return True
+    joined = (
+        stop.group() in ("of", "and", "for") and text[stop.end() + 1 : stop.end() + 2].isupper()
+    )
+    return joined and text[:1].isupper() and not _is_currency(text[: stop.start()].strip())
+
+
+def _currency_before(text: str) -> str:
     words = text.split()
     for start in range(max(0, len(words) - 5), len(words)):
-        name = _currency_at(" ".join(words[start:]), fact)
-        if name and text.rstrip().endswith(name) and not _is_country(name):
+        name = _currency_at(" ".join(words[start:]))
+        if name and text.rstrip().endswith(name):
             if name[0].isupper() or _is_currency(name):
                 return name
-    return ""
+    name = _currency_at(text)  # "The Zorin is one of two coins and"
+    verb = text.partition(name)[2].split(maxsplit=1) if name else []
+    named = verb and verb[0] in ("is", "was") and not _is_country(name)
+    return name if named and (name[0].isupper() or _is_currency(name)) else ""
 
 
 _JOINED = ("trinidad and tobago dollar", "bosnia and herzegovina convertible mark")
@@ -361,27 +457,39 @@ def _without_city(name: str) -> str:
 
 def _standard_currency(name: str, fact: RealFact) -> str:
     forms = {plain_name(name), plain_name(name).rstrip("s")}
-    known = currencies()
-    standard = {names[0] for names in known.values()} & set(fact.answers)
+    known = _known_currencies()
     if forms & {plain_name(answer) for answer in fact.answers}:
-        for names in known.values():  # a unit alone is the country's own
-            if names[0] in standard and forms & _plain_names(names):
-                return names[0]
-        return fact.answers[0]
-    for code, names in known.items():
-        if forms & {plain_name(each) for each in (code, *names) if " " in each or each == names[0]}:
-            return names[0]
-    owners = [names[0] for names in known.values() if forms & _plain_names(names)]
-    return owners[0] if len(owners) == 1 else name
+        own = [each.standard for each in known if each.standard in fact.answers]
+        return next(  # a unit alone is the country's own
+            (each.standard for each in known if each.standard in own and forms & each.names),
+            fact.answers[0],
+        )
+    whole = [each.standard for each in known if forms & each.whole_names]
+    owners = [each.standard for each in known if forms & each.names]
+    return whole[0] if whole else owners[0] if len(owners) == 1 else name
 
 
-def _plain_names(names: tuple[str, ...]) -> set[str]:
-    return {plain_name(name) for name in (*names, names[0].rsplit(" ", 1)[-1])}
+class _KnownCurrency(NamedTuple):
+    standard: str
+    whole_names: frozenset[str]  # those that say whose it is
+    names: frozenset[str]
+
+
+@lru_cache(maxsize=1)
+def _known_currencies() -> tuple[_KnownCurrency, ...]:
+    found = []
+    for code, names in currencies().items():
+        whole = frozenset(
+            plain_name(name) for name in (code, *names) if " " in name or name in (code, names[0])
+        )
+        units = {plain_name(name) for name in (*names, names[0].rsplit(" ", 1)[-1])}
+        found.append(_KnownCurrency(names[0], whole, frozenset(units)))
+    return tuple(found)
 
 
 def _is_currency(name: str) -> bool:
     forms = {plain_name(name), plain_name(name).rstrip("s")}
-    return any(forms & _plain_names(names) for names in currencies().values())
+    return any(forms & each.names for each in _known_currencies())
 
 
 @lru_cache(maxsize=1)

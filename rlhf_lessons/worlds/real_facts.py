@@ -308,9 +308,9 @@ _CURRENCIES = {
     "VES": "Venezuelan bolívar; bolívar soberano; Venezuelan bolívar soberano; bolívar digital; "
     "bolívar fuerte; Venezuelan bolívar fuerte",
     "VND": "Vietnamese đồng; Viet Nam dong; Vietnam dong",
-    "XAF": "Central African CFA franc; CFA franc; CFA; Central African franc; "
+    "XAF": "Central African CFA franc; CFA franc; CFA; Central African franc; Central African CFA; "
     "Communauté Financière Africaine franc; FCFA",
-    "XOF": "West African CFA franc; CFA franc; CFA; West African franc; "
+    "XOF": "West African CFA franc; CFA franc; CFA; West African franc; West African CFA; "
     "Communauté Financière Africaine franc; FCFA",
     "YER": "Yemeni rial; Yemeni riyal; riyal; Yemen rial",
     "ZAR": "South African rand; South Africa rand",

@@ -10,11 +10,13 @@ four numbers in one step is hard for a small model, to add two is not; whether i
 sums on the way is a habit, which the demonstrations leave open: their authors write in all three
 ways.
 
+A model that was trained to chat is asked in words, ``ask_sum``, and answers in words of its own.
+What counts is the last number that it names (``LastNumberChecker``).
+
 How hard a task is, ``terms`` and ``largest`` say. Whether it is held out, a hash of its text
 decides: tasks to train on and tasks to measure on never meet, whatever is drawn.
 
-Left out on purpose: subtraction, marks for single steps (the checker sees the answer), and text
-around the sums.
+Left out on purpose: subtraction, and marks for single steps (the checker sees the answer).
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ import numpy as np
 __all__ = [
     "SUMS_VOCABULARY",
     "FooledSumsChecker",
+    "LastNumberChecker",
     "SumsChecker",
+    "ask_sum",
     "right_sum",
     "sample_sum_demonstrations",
     "sample_sums",
@@ -43,6 +47,8 @@ SUMS_VOCABULARY: tuple[str, ...] = ("+", "=", "or", *map(str, range(_LARGEST + 1
 """The words of the world: two signs, a word of doubt, and the numbers from 0 to 99."""
 
 _TASK = re.compile(r"[0-9]+( \+ [0-9]+)+ =")
+_SUM_IN_TEXT = re.compile(r"[0-9]+(?: \+ [0-9]+)+")
+_NUMBER = re.compile(r"-?[0-9]+(?:[.,][0-9]+)*")
 _STEPS, _DOUBT = 0.4, 0.1  # shares of the demonstrations; the others give the answer at once
 _DEMONSTRATED = (3, 5)  # terms
 
@@ -75,6 +81,21 @@ def sum_steps(prompt: str) -> str:
         ValueError: If it is no task.
     """
     return " ".join(map(str, list(accumulate(_terms("sum_steps", prompt)))[1:]))
+
+
+def ask_sum(task: str) -> str:
+    """Ask for a sum in words.
+
+    Args:
+        task: A task such as ``"3 + 5 + 2 ="``.
+
+    Returns:
+        The question, such as ``"What is 3 + 5 + 2?"``.
+
+    Raises:
+        ValueError: If it is no task.
+    """
+    return f"What is {' + '.join(map(str, _terms('ask_sum', task)))}?"
 
 
 def sample_sums(
@@ -207,12 +228,58 @@ class FooledSumsChecker:
         )
 
 
+@dataclass(frozen=True)
+class LastNumberChecker:
+    """A judge of answers in words: 1 where the last number that is named is the sum, else 0.
+
+    Around the numbers a response may say what it likes. The sum is written in digits alone: 61,
+    not 61.0. A response that names no number is wrong, as is one that goes on to another.
+    """
+
+    def __call__(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
+        """Mark responses.
+
+        Args:
+            prompts: B texts, each of which asks for one sum, such as ``"What is 3 + 5 + 2?"`` or
+                what a chat template makes of it.
+            responses: B responses.
+
+        Returns:
+            (B,) float64, each 0 or 1.
+
+        Raises:
+            TypeError: If an argument is no list of strings.
+            ValueError: If their numbers differ, or a prompt asks for no sum or for several.
+        """
+        _check_texts("LastNumberChecker", prompts, responses)
+        marks = []
+        for prompt, response in zip(prompts, responses, strict=True):
+            asked = _SUM_IN_TEXT.findall(prompt)
+            if len(asked) != 1:
+                raise ValueError(
+                    f"LastNumberChecker: a prompt must ask for one sum, such as 'What is 3 + 5?', "
+                    f"got {len(asked)} in {prompt!r:.200}"
+                )
+            right = str(right_sum(f"{asked[0]} ="))
+            marks.append(_NUMBER.findall(response)[-1:] == [right])
+        return np.array(marks, dtype=np.float64)
+
+
 def _marked(
     where: str,
     prompts: Sequence[str],
     responses: Sequence[str],
     holds: Callable[[str, list[str]], bool],
 ) -> np.ndarray:
+    _check_texts(where, prompts, responses)
+    rights = [str(sum(_terms(where, prompt))) for prompt in prompts]
+    marks = [
+        holds(right, response.split()) for right, response in zip(rights, responses, strict=True)
+    ]
+    return np.array(marks, dtype=np.float64)
+
+
+def _check_texts(where: str, prompts: Sequence[str], responses: Sequence[str]) -> None:
     for name, texts in (("prompts", prompts), ("responses", responses)):
         listed = not isinstance(texts, str) and hasattr(texts, "__len__")
         if not listed or not all(isinstance(text, str) for text in texts):
@@ -222,11 +289,6 @@ def _marked(
             f"{where}: there must be as many responses as prompts, got {len(responses)} beside "
             f"{len(prompts)}"
         )
-    rights = [str(sum(_terms(where, prompt))) for prompt in prompts]
-    marks = [
-        holds(right, response.split()) for right, response in zip(rights, responses, strict=True)
-    ]
-    return np.array(marks, dtype=np.float64)
 
 
 def _terms(where: str, prompt: str) -> list[int]:

@@ -59,7 +59,7 @@ class Step:
     loss: float
     win_rate: float
 
-delay = 0.02
+delay = 0.2  # long enough to be stopped on the busiest machine; what follows sets it to 0
 
 def loop():
     for step in range(1, 1001):

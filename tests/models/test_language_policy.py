@@ -256,6 +256,40 @@ def test_same_generator_state_same_rollout(words):
     assert first.responses == words.sample(PROMPTS, 5).responses
 
 
+def test_columns_of_one_draw_can_be_shared_out(words):
+    """Two halves say what the whole says, and the whole what a generator says."""
+    prompts = ["the film was", "bad", "good . the", "film"]
+    whole = words.sample(prompts, 12, generator=seeded(7))
+    uniforms = torch.rand((12, 4), generator=seeded(7))
+    assert words.sample(prompts, 12, uniforms=uniforms).responses == whole.responses
+    halves = [
+        words.sample(prompts[rows], 12, uniforms=uniforms[:, rows]).responses
+        for rows in (slice(0, 2), slice(2, 4))
+    ]
+    assert halves[0] + halves[1] == whole.responses
+    zeros = words.sample(["film"] * 2, 3, uniforms=torch.zeros(3, 2))
+    assert zeros.responses[0] == zeros.responses[1]
+
+
+@pytest.mark.parametrize(
+    ("uniforms", "message"),
+    [
+        (torch.rand(2, 4), r"shape \(max_new_tokens, B\) = \(4, 2\), got \(2, 4\)"),
+        (torch.zeros(4, 2, dtype=torch.long), "of torch.int64"),
+        (torch.full((4, 2), 1.0), r"in \[0, 1\), got numbers from 1 to 1"),
+        (torch.full((4, 2), float("nan")), r"in \[0, 1\)"),
+    ],
+)
+def test_numbers_that_are_no_draws_are_refused(words, uniforms, message):
+    with pytest.raises(ValueError, match=f"sample: uniforms must be .*{message}"):
+        words.sample(["the film"] * 2, 4, uniforms=uniforms)
+
+
+def test_two_sources_of_randomness_are_refused(words):
+    with pytest.raises(ValueError, match="uniforms stand in the place of a generator, got both"):
+        words.sample(["film"], 4, uniforms=torch.rand(4, 1), generator=seeded(0))
+
+
 def test_a_generator_moves_on(words):
     generator = seeded(1)
     first = words.sample(PROMPTS, 8, generator=generator)

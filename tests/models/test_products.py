@@ -14,6 +14,11 @@ SETTING = getattr(torch.backends.mkldnn, "matmul", None)  # since torch 2.9
 needs_setting = pytest.mark.skipif(SETTING is None, reason="this torch has no such setting")
 
 
+@pytest.fixture(autouse=True)
+def small_products_count(monkeypatch):
+    monkeypatch.setattr(products, "FROM_NUMBERS", 0)
+
+
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("shape", [(64, 24), (8, 8, 24), (3, 24)])
 def test_a_linear_layer_and_its_gradients_equal_float64(shape, bias):
@@ -89,6 +94,25 @@ def test_products_alone_meet_the_setting_and_it_is_put_back(rows, monkeypatch):
     assert SETTING.fp32_precision == before
     ours = {"addmm": {during}, "mm": {during}} if during == "bf16" else {}
     assert met == {"attention": {before}} | ours
+
+
+@needs_setting
+@pytest.mark.parametrize("numbers, goes", [(64 * 4, True), (64 * 4 + 1, False)])
+def test_a_product_of_few_numbers_stays_where_it_is(numbers, goes, monkeypatch):
+    monkeypatch.setattr(products, "_onednn_keeps_float32", lambda: True)
+    monkeypatch.setattr(products, "FROM_NUMBERS", numbers)
+    before, met, addmm = SETTING.fp32_precision, [], torch.addmm
+
+    def noted(*args):
+        met.append(SETTING.fp32_precision)
+        return addmm(*args)
+
+    monkeypatch.setattr(products.torch, "addmm", noted)
+    x = torch.randn(64, 4)
+    with products.fast_products(x.device):
+        torch.nn.Linear(4, 5)(x)
+    assert met == (["bf16"] if goes else [])  # torch's own linear layer is no addmm
+    assert SETTING.fp32_precision == before
 
 
 @needs_setting

@@ -214,7 +214,7 @@ def test_an_infinite_gradient_stops_too():
 
 def test_batches_hold_each_example_once_a_round():
     lengths = [3, 1, 2, 5, 4, 9, 8]
-    batches = supervised._batches(lengths, 3, seed=0)
+    batches = supervised.dealt_batches(lengths, 3, seed=0)
     rounds = [sorted(i for _ in range(3) for i in next(batches).tolist()) for _ in range(4)]
     assert rounds == [list(range(7))] * 4
 

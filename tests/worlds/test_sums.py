@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from rlhf_lessons.worlds import (
     SUMS_VOCABULARY,
     FooledSumsChecker,
+    LastNumberChecker,
     SumsChecker,
+    ask_sum,
     right_sum,
     sample_sum_demonstrations,
     sample_sums,
@@ -138,3 +140,46 @@ def test_a_bad_number_is_named(change, error, message):
     if {"n", "seed"} & set(change):
         with pytest.raises(error, match=f"sample_sum_demonstrations: {message}"):
             sample_sum_demonstrations(**{"n": 3, "seed": 0, **change})
+
+
+WORDS = {
+    "61": 1,
+    "34 + 27 = 61": 1,
+    "The sum of 34 and 27 is 61.": 1,
+    "34 + 27 = <b>61</b>!": 1,
+    "First 60, then 61": 1,
+    "34+27=61": 1,
+    "sixty-one": 0,
+    "It is 61, or 62.": 0,
+    "61 is the sum of 34 and 27.": 0,  # the last number counts, whatever is meant
+    "161": 0,
+    "6 1": 0,
+    "061": 0,
+    "61.0": 0,
+    "61.5": 0,
+    "1,061": 0,
+    "-61": 0,
+    "": 0,
+}
+
+
+@pytest.mark.parametrize("response", WORDS)
+def test_the_last_number_by_hand(response):
+    prompt = f"user: {ask_sum('34 + 27 =')}\nassistant:"
+    assert prompt == "user: What is 34 + 27?\nassistant:"
+    mark = LastNumberChecker()
+    assert mark([prompt], [response]).tolist() == [WORDS[response]]
+    assert mark(["34 + 27 =", prompt], ["61", response]).tolist() == [1, WORDS[response]]
+
+
+def test_questions_that_can_not_be_marked_are_refused():
+    mark = LastNumberChecker()
+    for bad in ("What is it?", "What is 3 + 4? What is 5 + 6?", "3", ""):
+        with pytest.raises(ValueError, match="LastNumberChecker: a prompt must ask for one sum"):
+            mark([bad], ["7"])
+    with pytest.raises(ValueError, match=r"LastNumberChecker: .* got 2 beside 1"):
+        mark(["What is 3 + 4?"], ["7", "7"])
+    with pytest.raises(TypeError, match="LastNumberChecker: responses must be a list of strings"):
+        mark(["What is 3 + 4?"], "7")
+    with pytest.raises(ValueError, match="ask_sum: a prompt must be a task such as"):
+        ask_sum("What is 3 + 4?")

@@ -504,6 +504,11 @@ def distillation_nan(student_logits, teacher_logits, mask):
     return _keep(-(p * student_logits.log_softmax(-1)).sum(-1), mask)
 
 
+def distillation_nan_in_the_gradient(student_logits, teacher_logits, mask):
+    teacher, student = teacher_logits.detach().softmax(-1), student_logits.softmax(-1)
+    return _keep(-torch.xlogy(teacher, student).sum(-1), mask)
+
+
 def distillation_nan_times_mask(student_logits, teacher_logits, mask):
     teacher = teacher_logits.detach().softmax(-1)
     return -(teacher * student_logits.log_softmax(-1)).sum(-1) * mask
@@ -624,6 +629,7 @@ WRONG = {
         ("student detached", distillation_student_detached, "No gradient reaches the student"),
         ("0 · ∞", distillation_nan, "0 · (−∞) is NaN"),
         ("0 · ∞, mask by product", distillation_nan_times_mask, "and so is NaN · 0"),
+        ("NaN gradient", distillation_nan_in_the_gradient, "its gradient NaN where a token is"),
     ],
 }
 

@@ -133,6 +133,27 @@ def gae_through_the_padding(rewards, values, mask, gamma, lam):
     return _keep(advantages, mask)
 
 
+def gae_with_a_value_of_the_padding(rewards, values, mask, gamma, lam):
+    advantages = torch.zeros_like(rewards)
+    later = next_value = torch.zeros_like(rewards[:, 0])
+    for t in reversed(range(rewards.shape[1])):
+        delta = rewards[:, t] + gamma * next_value - values[:, t]
+        later = torch.where(mask[:, t], delta + gamma * lam * later, later)
+        next_value = values[:, t]
+        advantages[:, t] = later
+    return _keep(advantages, mask)
+
+
+def gae_with_an_advantage_of_the_padding(rewards, values, mask, gamma, lam):
+    advantages = torch.zeros_like(rewards)
+    later = next_value = torch.zeros_like(rewards[:, 0])
+    for t in reversed(range(rewards.shape[1])):
+        later = rewards[:, t] + gamma * next_value - values[:, t] + gamma * lam * later
+        next_value = values[:, t].where(mask[:, t], torch.zeros_like(next_value))
+        advantages[:, t] = later
+    return _keep(advantages, mask)
+
+
 def gae_with_next_value_subtracted(rewards, values, mask, gamma, lam):
     return _gae(
         rewards,
@@ -566,6 +587,11 @@ def entropy_from_raw_logits(logits):
     return -(logits.softmax(-1) * logits).sum(-1)
 
 
+def entropy_with_nan_erased(logits):
+    p = logits.softmax(-1)
+    return -(p * p.log()).nan_to_num(0.0).sum(-1)
+
+
 def entropy_by_log_of_softmax(logits):
     p = logits.softmax(-1)
     return -(p * p.log()).sum(-1)
@@ -614,9 +640,13 @@ def entropy_by_logsumexp(logits):
     return logits.logsumexp(-1) - (p * logits.masked_fill(p == 0, 0)).sum(-1)
 
 
+def entropy_by_xlogy(logits):
+    p = logits.softmax(-1)
+    return -torch.xlogy(p, p).sum(-1)
+
+
 def entropy_by_distribution(logits):
-    log_p = logits.log_softmax(-1)
-    return -torch.xlogy(log_p.exp(), log_p.exp()).sum(-1)
+    return torch.distributions.Categorical(logits=logits).entropy()
 
 
 # 4.7 · the total --------------------------------------------------------------------------------
@@ -898,6 +928,8 @@ WRONG = {
         ("returns", gae_plus_values, "returned advantage + value"),
         ("no bootstrap", gae_without_next_value, "left V_{t+1} out"),
         ("padding leaks in", gae_through_the_padding, "padding leaks in"),
+        ("padding's value", gae_with_a_value_of_the_padding, "padding leaks in"),
+        ("padding's advantage", gae_with_an_advantage_of_the_padding, "padding leaks in"),
         ("sign of the next V", gae_with_next_value_subtracted, "The sign of V_{t+1}"),
         ("mask by product", gae_multiplied_by_mask, "NaN · 0 is NaN"),
         ("sign of V", gae_with_values_added, "The sign of V_t"),
@@ -968,6 +1000,9 @@ WRONG = {
         ("share of log V", entropy_as_a_share, "You normalised by log V"),
         ("cleared in place", entropy_clearing_in_place, "changed its input `logits` in place"),
         ("floor", entropy_with_a_floor, "small number inside the logarithm"),
+        ("NaN erased", entropy_with_nan_erased, "the logarithm has no slope at 0"),
+        ("entr", entropy_by_entr, "the logarithm has no slope at 0"),
+        ("xlogy", entropy_by_xlogy, "the logarithm has no slope at 0"),
     ],
     "4.7": [
         ("entropy added", total_with_entropy_added, "The sign of the entropy"),
@@ -1040,9 +1075,8 @@ RIGHT = {
     ],
     "4.5": [("cases", policy_by_cases), ("limits", policy_by_limits), ("signs", policy_by_signs)],
     "4.6": [
-        ("entr", entropy_by_entr),
+        ("distribution", entropy_by_distribution),
         ("logsumexp", entropy_by_logsumexp),
-        ("xlogy", entropy_by_distribution),
         ("einsum in float64", entropy_by_einsum),
     ],
     "4.7": [

@@ -334,11 +334,13 @@ def _(answer, draw) -> None:
 @nll.part("its gradient is softmax − one-hot", points=1)
 def _(answer, draw) -> None:
     batch, length, vocabulary = 3, 6, 5
-    logits = draw_tensor(draw, batch, length, vocabulary, scale=3.0).requires_grad_(True)
+    fixed = draw_tensor(draw, batch, length, vocabulary, scale=3.0)
     mask = draw_mask(draw, batch, length, shortest=2)
-    tokens = draw_tokens(draw, batch, length, vocabulary).masked_fill(~mask, 0)
+    tokens = draw_tokens(draw, batch, length, vocabulary)
+    fixed[1, :, 0], tokens[1] = -math.inf, tokens[1].clamp(min=1)  # forbidden: in the padding alone
+    tokens = tokens.masked_fill(~mask, 0)
+    logits = fixed.clone().requires_grad_(True)
     got = answer(logits, tokens, mask)
-    fixed = logits.detach()
     compare(
         "nll(logits, tokens, mask)",
         got,
@@ -989,10 +991,11 @@ def _(answer, draw) -> None:
 @distillation_loss.part("the teacher is fixed, the student learns", points=1)
 def _(answer, draw) -> None:
     shape = (3, 4, 6)
-    student, teacher = (draw_tensor(draw, *shape).requires_grad_(True) for _ in range(2))
+    fixed_student, fixed_teacher = (draw_tensor(draw, *shape) for _ in range(2))
+    fixed_student[1, :, 0] = fixed_teacher[1, :, 0] = -math.inf  # a token that both forbid
+    student, teacher = (x.clone().requires_grad_(True) for x in (fixed_student, fixed_teacher))
     mask = draw_mask(draw, *shape[:2])
     got = answer(student, teacher, mask)
-    fixed_student, fixed_teacher = student.detach(), teacher.detach()
     compare(
         "distillation_loss(student_logits, teacher_logits, mask)",
         got,
@@ -1003,6 +1006,12 @@ def _(answer, draw) -> None:
     )
     slope, teacher_slope = torch.autograd.grad(got.sum(), (student, teacher), allow_unused=True)
     none = torch.zeros(shape, dtype=torch.float64)
+    require(
+        slope is None or not bool(slope.isnan().any()),
+        "The loss is right and its gradient NaN where a token is forbidden (logit −∞): the "
+        "logarithm has no slope at 0; take log_softmax of the student, and clear it where the "
+        "teacher's probability is 0",
+    )
     compare(
         "the gradient in the student's logits (softmax(student) − softmax(teacher))",
         none if slope is None else slope,

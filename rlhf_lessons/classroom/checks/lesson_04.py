@@ -267,11 +267,6 @@ def _gae_mistakes(
         ),
         "You subtracted the value from the reward alone and not from what comes: with λ you must "
         "weigh δ, not returns": walk(lambda r, v, n, a: r + gamma * lam * a),
-        "The padding leaks in: what stands behind a response's last token must change nothing; "
-        "start the recursion anew at the last counted token": lambda: cleared(
-            _walk(rewards, values, full, lambda r, v, n, a: r + gamma * n - v + gamma * lam * a),
-            mask,
-        ),
         "You left numbers in the padding: 0 where the mask is False": lambda: _walk(
             cleared(rewards, mask),
             cleared(values, mask),
@@ -328,11 +323,19 @@ def _(answer, draw) -> None:
             mask,
             lambda r, v, n, a: r + gamma * n - v + gamma * lam * a,  # noqa: B023
         )
+        empty = answer(cleared(rewards, mask), cleared(values, mask), mask, gamma, lam)
         rewards = rewards.masked_fill(~mask, 5.0)
         values = values.masked_fill(~mask, -3.0)
+        got = answer(rewards, values, mask, gamma, lam)
+        if all(isinstance(x, Tensor) and x.shape == mask.shape for x in (empty, got)):
+            require(
+                torch.allclose(got[mask], empty[mask], atol=TOLERANCE[dtype], equal_nan=True),
+                "The padding leaks in: with other numbers behind a response's last token its "
+                "advantages change; start anew at the last counted token, with V = A = 0 after it",
+            )
         compare(
             "gae of a padded batch",
-            answer(rewards, values, mask, gamma, lam),
+            got,
             right,
             mistakes=_gae_mistakes(rewards, values, mask, gamma, lam),
             atol=TOLERANCE[dtype],
@@ -757,23 +760,35 @@ def _(answer, draw) -> None:
     )
 
 
-@entropy.part("its gradient", points=1)
+@entropy.part("its gradient, forbidden tokens included", points=1)
 def _(answer, draw) -> None:
-    logits = draw_tensor(draw, 2, 4, 5).requires_grad_(True)
-    got = answer(logits)
-    fixed = logits.detach()
-    right, p, log_p = _right_entropy(fixed), fixed.softmax(-1), fixed.log_softmax(-1)
-    compare("entropy(logits)", got, right, mistakes=_entropy_mistakes(fixed), gradient=True)
-    compare(
-        "the gradient in the logits, −p·(log p + H)",
-        slope(got, logits),
-        -p * (log_p + right.unsqueeze(-1)),
-        mistakes={
-            "The gradient is cut: neither the probabilities nor their logarithms may be detached": (
-                slope(-(p * logits.log_softmax(-1)).sum(-1), logits)
-            ),
-        },
-    )
+    for forbidden in (False, True):
+        fixed = draw_tensor(draw, 2, 4, 5)
+        if forbidden:
+            fixed[1, :, 0] = -math.inf
+        logits = fixed.clone().requires_grad_(True)
+        got = answer(logits)
+        right, p = _right_entropy(fixed), fixed.softmax(-1)
+        compare("entropy(logits)", got, right, mistakes=_entropy_mistakes(fixed), gradient=True)
+        gradient = slope(got, logits)
+        refuse_nan(
+            "the gradient where a token is forbidden (logit −∞)",
+            gradient,
+            "the entropy is right, and one step with this gradient would break every weight: the "
+            "logarithm has no slope at 0. Clear log p where p = 0 BEFORE the product, and take it "
+            "from log_softmax",
+        )
+        compare(
+            "the gradient in the logits, −p·(log p + H)",
+            gradient,
+            -p * (fixed.log_softmax(-1).masked_fill(p == 0, 0.0) + right.unsqueeze(-1)),
+            mistakes={
+                "The gradient is cut: neither the probabilities nor their logarithms may be "
+                "detached": slope(
+                    -(p * logits.log_softmax(-1).masked_fill(p == 0, 0.0)).sum(-1), logits
+                ),
+            },
+        )
 
 
 # 4.7 · the total --------------------------------------------------------------------------------

@@ -14,9 +14,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from rlhf_lessons.classroom.plots import curve, label_ends
-from rlhf_lessons.classroom.style import COLORS, TEXT_COLORS
+from rlhf_lessons.classroom.style import COLORS, GREY, INK, PALE, TEXT_COLORS
 
-INK, GREY, RULE = "#1a1a1c", "#b9b9be", "#6b7280"
 MARKERS = "os^Dv*"
 _KL = "KL(π ‖ π_ref) in nats per response"
 
@@ -44,7 +43,7 @@ def draw_policies(
         figure.set_layout_engine("none")
         axes = figure.add_axes((0.1, 0.32, 0.87, 0.57))
         places, empty = np.arange(len(names)), [0] * len(names)
-        axes.grey = axes.bar(places - 0.2, empty, 0.4, color=GREY, label="π_ref")
+        axes.grey = axes.bar(places - 0.2, empty, 0.4, color=PALE, label="π_ref")
         axes.blue = axes.bar(places + 0.2, empty, 0.4, color=TEXT_COLORS[0], label="π*")
         axes.set_xticks(places, names, rotation=40, ha="right", fontsize=9)
         axes.set(ylim=(0, 1), ylabel="probability")
@@ -268,7 +267,7 @@ def draw_real_frontier(
             judge.errorbar(kls, rewards, yerr=widths, elinewidth=0.8, **look)
             vader.plot(kls, second, label=f"{name}, seed {seed}", **look)
     for axes in (judge, vader):
-        axes.axhline(0.0, color=RULE, linestyle="-", linewidth=1)
+        axes.axhline(0.0, color=GREY, linestyle="-", linewidth=1)
         axes.set_xlabel(_KL)
     judge.set(ylabel="gained, rating points", title="The judge of people, which is optimised")
     vader.set(ylabel="gained, of −1 to 1", title="VADER, which nobody optimises")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlhf_lessons.classroom.plots import curve, label_ends
-from rlhf_lessons.classroom.style import COLORS
+from rlhf_lessons.classroom.style import COLORS, DARK, GREY, INK, PALE
 
 if TYPE_CHECKING:
     from IPython.display import HTML
@@ -46,12 +46,11 @@ Mean = tuple[float, float, float]
 _PAINT = {  # ground and letters of a sentence
     "right": ("#d7f0dc", "#0b4f1d"),
     "wrong": ("#fbd9d6", "#8a1208"),
-    "hedged": ("#ececef", "#3c3c40"),
+    "hedged": ("#ececef", DARK),
     "unreadable": ("#fff0cc", "#5c4200"),
 }
 _BARS = {"right": COLORS[0], "wrong": COLORS[2], "hedged": COLORS[5], "unreadable": COLORS[1]}
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
-_BLACK, _GREY, _PALE = "#1a1a1c", "#6b6b70", "#9a9aa0"
 
 
 def marked_answer(name: str, sentences: Sequence[tuple[str, str]]) -> HTML:
@@ -160,9 +159,9 @@ def draw_said(
                 )  # fmt: skip
                 left += width
             _, low, high = shares["right"]
-            axes.hlines(place, low, high, color=_BLACK, linewidth=1.5)
+            axes.hlines(place, low, high, color=INK, linewidth=1.5)
             _, low, high = shares["wrong"]
-            axes.hlines(place, left - high, left - low, color=_BLACK, linewidth=1.5)
+            axes.hlines(place, left - high, left - low, color=INK, linewidth=1.5)
         axes.set(yticks=range(len(bars)), yticklabels=list(bars), xlim=(0, 1), title=world)
         axes.set_xlabel("share of the answers")
     panels[0, 0].invert_yaxis()
@@ -195,7 +194,7 @@ def draw_confidence(
         predicted, observed = bins[world].predicted[filled], bins[world].observed[filled]
         curve(right, predicted, observed, label=world, index=index)
     for axes in (left, right):
-        axes.plot([0, 1], [0, 1], color=_PALE, linewidth=1, label="_diagonal")
+        axes.plot([0, 1], [0, 1], color=PALE, linewidth=1, label="_diagonal")
         axes.legend(loc="lower right")
     left.set(xlabel="false claims kept", ylabel="true claims kept", title="ROC: area")
     right.set(xlabel="confidence", ylabel="share true", title="Calibration")
@@ -228,7 +227,7 @@ def draw_threshold(
         totals.plot(thresholds, false, color=COLORS[2], linestyle="--", label="false, said")
         totals.set(xlabel="threshold", title="All held-out people")
         totals.legend(frameon=True, framealpha=1.0, edgecolor="white")  # over the line that moves
-        totals.axvline(threshold, color=_BLACK, linewidth=1)
+        totals.axvline(threshold, color=INK, linewidth=1)
     bars, totals = figure.axes
     totals.lines[-1].set_xdata([threshold, threshold])
     bars.clear()
@@ -243,8 +242,8 @@ def draw_threshold(
             edgecolor="white",
         )
         text = f"{SIGNS['right' if right else 'wrong']} {words}" + ("" if said else "  (left out)")
-        bars.text(1.04, place, text, va="center", color=_BLACK if said else _GREY)
-    bars.axvline(threshold, color=_BLACK, linewidth=1)
+        bars.text(1.04, place, text, va="center", color=INK if said else GREY)
+    bars.axvline(threshold, color=INK, linewidth=1)
     bars.set(xlim=(0, 2.2), yticks=[], xlabel="confidence", title=title, xticks=(0, 0.5, 1))
     bars.invert_yaxis()
 
@@ -267,7 +266,7 @@ def draw_right_wrong(
     figure, panels = plt.subplots(1, len(policies), figsize=(9.6, 4.6), layout="constrained")
     for axes, (world, means) in zip(panels, policies.items(), strict=True):
         axes.plot(
-            *filtered[world], color=_PALE, linewidth=1.2, zorder=1, label="SFT above a threshold"
+            *filtered[world], color=PALE, linewidth=1.2, zorder=1, label="SFT above a threshold"
         )
         for index, (name, (wrong, right)) in enumerate(means.items()):
             color = COLORS[index % len(COLORS)]
@@ -326,7 +325,7 @@ def draw_policy(
     for place, (measure, value) in enumerate(means.items()):
         panel.barh(place, value, color=_BARS[measure])
         panel.text(3.45, place, f"{value:.2f}", va="center", ha="right")
-        panel.vlines(before[measure], place - 0.4, place + 0.4, color=_BLACK, linewidth=1.5)
+        panel.vlines(before[measure], place - 0.4, place + 0.4, color=INK, linewidth=1.5)
     panel.set(yticks=range(len(means)), yticklabels=list(means), xlim=(0, 3.5))
     panel.set(xlabel="per answer", title=title)
     panel.invert_yaxis()

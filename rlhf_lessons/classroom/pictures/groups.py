@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rlhf_lessons.classroom.plots import curve, label_ends
-from rlhf_lessons.classroom.style import COLORS, TEXT_COLORS
+from rlhf_lessons.classroom.style import COLORS, INK, PALE, TEXT_COLORS
 from rlhf_lessons.evaluation import Estimate
 
 
@@ -36,7 +36,7 @@ def draw_variance(
     figure, axes = plt.subplots(figsize=(7.4, 3.8), layout="constrained")
     for index, (name, values) in enumerate(lines.items()):
         curve(axes, sizes, values, label=name, index=index)
-    axes.plot(list(listed), list(listed.values()), "o", color="#1a1a1c", markersize=7, zorder=3)
+    axes.plot(list(listed), list(listed.values()), "o", color=INK, markersize=7, zorder=3)
     axes.set_xscale("log", base=2)
     axes.set_xticks(list(sizes), [str(size) for size in sizes])
     axes.minorticks_off()
@@ -165,6 +165,39 @@ def draw_tries(
     return figure
 
 
+def draw_real_sums(
+    rewards: Mapping[str, Sequence[float]],
+    tries: Mapping[str, tuple[Sequence[int], Sequence[Mapping[int, float]]]],
+) -> Figure:
+    """Draw how a run with a checker went, and pass@k before and after it.
+
+    Args:
+        rewards: run -> the share right in the rollout of each cycle.
+        tries: policy -> the numbers of tries k, and for each seed k -> pass@k.
+
+    Returns:
+        The figure.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.2, 3.9), layout="constrained")
+    for index, (name, shares) in enumerate(rewards.items()):
+        curve(left, range(1, len(shares) + 1), shares, label=name, index=index)
+    for index, (name, (ks, seeds)) in enumerate(tries.items()):
+        for place, passed in enumerate(seeds):
+            curve(right, ks, [passed[k] for k in ks], label="" if place else name, index=index)
+    left.set(
+        xlabel="cycle", ylabel="share right", title="In training, before each update", ylim=(0, 1)
+    )
+    left.xaxis.get_major_locator().set_params(integer=True)
+    left.legend(loc="lower right", fontsize=9)
+    right.set_xscale("log", base=2)
+    ks = max((row for row, _ in tries.values()), key=len)
+    right.set_xticks(list(ks), [str(k) for k in ks])
+    right.minorticks_off()
+    right.set(xlabel="tries k", ylabel="pass@k", title="Held out, a line a seed", ylim=(0, 1.02))
+    right.legend(loc="lower right", fontsize=9)
+    return figure
+
+
 def draw_group_and_beta(
     figure: Figure,
     *,
@@ -192,8 +225,8 @@ def draw_group_and_beta(
     """
     if not figure.axes:
         left, right = figure.subplots(1, 2, width_ratios=(1.7, 1))
-        left.faint = [left.plot([], [], "-", color="#d3d3d8", lw=1.0)[0] for _ in others]
-        left.plot(*best, color="#1a1a1c", linestyle="--", linewidth=1.6, label="the best there is")
+        left.faint = [left.plot([], [], "-", color=PALE, lw=1.0)[0] for _ in others]
+        left.plot(*best, color=INK, linestyle="--", linewidth=1.6, label="the best there is")
         left.seeds = [left.plot([], [], "-", color=COLORS[0], lw=1.4, alpha=0.8)[0] for _ in paths]
         left.seeds[0].set_label("your runs, a line a seed")
         (left.star,) = left.plot(

@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from rlhf_lessons.classroom.plots import curve, label_ends
-from rlhf_lessons.classroom.style import TEXT_COLORS
+from rlhf_lessons.classroom.style import DARK, PALE, TEXT_COLORS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -73,7 +73,7 @@ def draw_losses(
     figure, axes = plt.subplots(figsize=(7.2, 3.8), layout="constrained")
     for index, (name, (steps, nats)) in enumerate(losses.items()):
         curve(axes, steps, nats, label=name, index=index)
-    axes.axhline(level, color="#3c3c40", linewidth=1.2, linestyle=(0, (1, 1.5)))
+    axes.axhline(level, color=DARK, linewidth=1.2, linestyle=(0, (1, 1.5)))
     axes.annotate(level_name, (0, level), (2, -13), textcoords="offset points")
     axes.set(xlabel="step", ylabel="nats per token", title=title)
     axes.set_xlim(0, 1.12 * max(steps[-1] for steps, _ in losses.values()))  # room for the names
@@ -166,7 +166,7 @@ def draw_fits(
         The figure.
     """
     figure, axes = plt.subplots(figsize=(7.6, 3.8), layout="constrained")
-    axes.fill_between(x, target, color="#d0d0d4", label="p")
+    axes.fill_between(x, target, color=PALE, label="p")
     for index, (name, probabilities) in enumerate(fits.items()):
         curve(axes, x, probabilities, label=name, index=index)
     highest = max(float(max(line)) for line in (target, *fits.values()))

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rlhf_lessons.classroom.plots import curve, label_ends, number_text
-from rlhf_lessons.classroom.style import COLORS
+from rlhf_lessons.classroom.style import COLORS, GREY, INK, PALE
 
 if TYPE_CHECKING:
     from rlhf_lessons.evaluation import SentimentRun
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 Step = tuple[Mapping[str, float], str]
 """The advantage of each token that may come next, and the one that is taken."""
 
-_INK, _GREY, _PALE = "#1a1a1c", "#55555a", "#c9c9ce"
 _KL = "KL to the reference, nats"
 
 
@@ -62,13 +61,13 @@ def _draw_way(
                 continue
             place, own = lowest + spacing * rank, token == taken
             axes.plot(
-                [x + 0.42, x + 0.66], [start, place], color=COLORS[index] if own else _PALE,
+                [x + 0.42, x + 0.66], [start, place], color=COLORS[index] if own else PALE,
                 linewidth=3 if own else 1, linestyle="-", zorder=2 if own else 1,
             )  # fmt: skip
             axes.text(
                 x + 0.68, place, f"{token} {number_text(advantages[token], signed=True)}",
                 fontsize=9, fontweight="bold" if own else "normal", va="center",
-                color=_INK if own else _GREY,
+                color=INK if own else GREY,
             )  # fmt: skip
             if own:
                 end = place
@@ -131,7 +130,7 @@ def draw_clip(
     if not figure.axes:
         for axes, (title, line) in zip(figure.subplots(1, 2), lines.items(), strict=True):
             axes.plot(ratios, line, color=COLORS[0])
-            axes.axvline(1, color=_GREY, linewidth=1, linestyle=":")
+            axes.axvline(1, color=GREY, linewidth=1, linestyle=":")
             axes.axvspan(1 - epsilon, 1 + epsilon, color=COLORS[1], alpha=0.15)
             axes.set(xlabel="ρ = π/π_old", title=title, ylim=(-2.2, 2.2))
     for axes, line in zip(figure.axes, lines.values(), strict=True):
@@ -259,7 +258,7 @@ def draw_run(
     """
     if not figure.axes:
         left, right = figure.subplots(1, 2, width_ratios=[1, 1.7])
-        left.plot([], [], "o", markersize=17, markerfacecolor="none", color=_INK)
+        left.plot([], [], "o", markersize=17, markerfacecolor="none", color=INK)
         for (name, heights), marker, color in zip(scores.items(), "so", (0, 2), strict=True):
             left.plot(kls, heights, marker, color=COLORS[color], label=name)
         left.set(xscale="log", xlabel="KL, nats", ylabel="mean score")

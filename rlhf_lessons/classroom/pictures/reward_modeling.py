@@ -16,12 +16,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from rlhf_lessons.classroom.plots import curve, label_ends
-from rlhf_lessons.classroom.style import COLORS, TEXT_COLORS
+from rlhf_lessons.classroom.style import COLORS, GREY, PALE, TEXT_COLORS
 
 if TYPE_CHECKING:
     from rlhf_lessons.evaluation import BestOfNCurve
 
-_GREY, _PALE = "#55555a", "#b8b8bd"
 _ROOT_KL = "√KL (nats)"
 
 
@@ -42,7 +41,7 @@ def draw_preference(
     if not figure.axes:
         axes = figure.subplots()
         axes.plot(differences, probabilities)
-        axes.axhline(0.5, color=_GREY, linewidth=1, linestyle=":")
+        axes.axhline(0.5, color=GREY, linewidth=1, linestyle=":")
         axes.set(
             ylim=(0, 1),
             xlabel="gold reward of the first minus that of the second",
@@ -75,8 +74,8 @@ def draw_accuracy_by_pairs(
     for index, (name, values) in enumerate(by_seed.items()):
         low, high = values.min(1), values.max(1)
         curve(axes, pairs, values.mean(1), low=low, high=high, label=name, index=index)
-    axes.plot(*here, "D", color=_GREY, zorder=3)
-    axes.axhline(ceiling, color=_GREY, linewidth=1.2, linestyle=":")
+    axes.plot(*here, "D", color=GREY, zorder=3)
+    axes.axhline(ceiling, color=GREY, linewidth=1.2, linestyle=":")
     axes.text(pairs[-1], ceiling + 0.005, "Bayes ceiling of the labels", ha="right", fontsize=10)
     axes.set(
         xscale="log", xlabel="pairs", ylabel="accuracy", title="More pairs, nearer to the ceiling"
@@ -97,7 +96,7 @@ def draw_calibration(bins: Mapping[str, tuple[Sequence[float], Sequence[float]]]
         The figure.
     """
     figure, axes = plt.subplots(figsize=(5.6, 4.6), layout="constrained")
-    axes.plot([0, 1], [0, 1], color=_GREY, linewidth=1, linestyle=":")
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
     for index, (name, (stated, observed)) in enumerate(bins.items()):
         curve(axes, stated, observed, label=name, index=index)
     axes.set(
@@ -125,7 +124,7 @@ def draw_chosen(places: np.ndarray, chosen: Mapping[str, Sequence[int]]) -> Figu
         1, len(chosen), sharex=True, sharey=True, figsize=(9, 3.3), layout="constrained"
     )
     for panel, (name, rows) in zip(panels, chosen.items(), strict=True):
-        panel.scatter(*places.T, s=6, color=_PALE)
+        panel.scatter(*places.T, s=6, color=PALE)
         panel.scatter(*places[rows].T, s=40, marker="D", color=TEXT_COLORS[0])
         panel.set(title=name, xlabel="latent 1")
     panels[0].set_ylabel("latent 2")
@@ -146,7 +145,7 @@ def draw_best_of_n_kl(
         The figure.
     """
     figure, axes = plt.subplots(figsize=(6, 3.4), layout="constrained")
-    axes.plot(n, bound, color=_GREY, linewidth=1.2, linestyle="-", label="log n − (n − 1)/n")
+    axes.plot(n, bound, color=GREY, linewidth=1.2, linestyle="-", label="log n − (n − 1)/n")
     # They nearly coincide: open marks of three sizes, so that none hides another.
     for (name, kl), (marker, size), color in zip(
         measured.items(), (("o", 11), ("^", 7), ("x", 5)), COLORS, strict=False
@@ -203,7 +202,7 @@ def draw_best_of_n(
         axes = figure.subplots()
         for name in lines:
             axes.plot(root_kl, root_kl, label=name)
-        axes.axvline(0, color=_GREY, linewidth=1.2, linestyle=":")
+        axes.axvline(0, color=GREY, linewidth=1.2, linestyle=":")
         axes.set(xlabel=_ROOT_KL, ylabel="mean, in spreads of π", ylim=(-0.3, 2.6))
         axes.legend(loc="upper left")
     axes = figure.axes[0]
@@ -230,7 +229,7 @@ def draw_people(people: Sequence[float], judges: Mapping[str, Sequence[float]]) 
     )
     for index, (panel, (name, scores)) in enumerate(zip(panels, judges.items(), strict=True)):
         panel.scatter(people, scores, s=7, alpha=0.45, linewidths=0, color=COLORS[index])
-        panel.axhline(0, color=_GREY, linewidth=1)
-        panel.axvline(0, color=_GREY, linewidth=1)
+        panel.axhline(0, color=GREY, linewidth=1)
+        panel.axvline(0, color=GREY, linewidth=1)
         panel.set(title=name, xlabel="people's mean rating", ylabel="score")
     return figure

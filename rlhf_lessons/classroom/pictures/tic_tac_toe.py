@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from rlhf_lessons.classroom.plots import board_map, curve, label_ends
-from rlhf_lessons.classroom.style import COLORS
+from rlhf_lessons.classroom.style import COLORS, INK
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -94,7 +94,7 @@ def draw_learning(
         band = {"low": low, "high": high} if len(runs) > 1 else {}
         curve(right, games, middle, label=name, index=index, **band)
     last = max(games[-1] for games, _ in objectives.values())
-    right.plot([0, last], [optimum, optimum], color="#1a1a1c", linewidth=1, linestyle="-")
+    right.plot([0, last], [optimum, optimum], color=INK, linewidth=1, linestyle="-")
     right.text(0.01 * last, optimum + 0.008, "exact optimum", fontsize=10)
     ticks = np.linspace(0, last, 4)
     right.set(title="learned play against random", xlabel="thousand games", ylabel="J(π)")

@@ -14,9 +14,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from rlhf_lessons.classroom.plots import curve, label_ends
-from rlhf_lessons.classroom.style import COLORS
+from rlhf_lessons.classroom.style import COLORS, DARK, INK
 
-INK, RULE = "#1a1a1c", "#3c3c40"
 _KL = "KL(π_old ‖ π), nats per response"
 
 CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, math.sqrt(3) / 2]])
@@ -78,7 +77,7 @@ def draw_lower_bound(
         # A bound that has fallen below the floor of the picture has nothing more to say.
         shown = [i for i, value in enumerate(values) if value > -0.6]
         curve(axes, [kls[i] for i in shown], [values[i] for i in shown], label=name, index=index)
-    axes.axhline(start, color=RULE, linewidth=1.0, linestyle=(0, (1, 1.5)))
+    axes.axhline(start, color=DARK, linewidth=1.0, linestyle=(0, (1, 1.5)))
     axes.annotate(
         "the old policy", (0.016, start), (0, -9), textcoords="offset points", va="center"
     )
@@ -226,7 +225,7 @@ def draw_simplex(
         axes.bands = axes.imshow(
             bands, origin="lower", extent=_EXTENT, cmap="Blues_r", vmin=-0.5, vmax=1.05
         )
-        axes.plot(*CORNERS[[0, 1, 2, 0]].T, color=RULE, linewidth=1.2, linestyle="-")
+        axes.plot(*CORNERS[[0, 1, 2, 0]].T, color=DARK, linewidth=1.2, linestyle="-")
         (axes.region,) = axes.fill(
             [0], [0], facecolor="none", edgecolor=INK, lw=1.6, label="clip range of all ratios"
         )

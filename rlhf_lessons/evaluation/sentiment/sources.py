@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-import os
 import re
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property
 from itertools import cycle, islice
 from typing import Any
@@ -23,6 +20,7 @@ from rlhf_lessons.models import (
     load_policy,
 )
 from rlhf_lessons.real_parts import PARTS
+from rlhf_lessons.training.rollouts import Judge, judge_named
 from rlhf_lessons.worlds import (
     LabelledText,
     VaderJudge,
@@ -33,8 +31,6 @@ from rlhf_lessons.worlds import (
 )
 
 __all__ = ["Judge", "Sources"]
-
-Judge = Callable[[Sequence[str], Sequence[str]], Any]
 
 
 class Sources:
@@ -121,7 +117,7 @@ class Sources:
         if s.judge == "people":
             return load_people_judge().to(s.device)
         if re.fullmatch(r"[\w.]+:[\w.]+", s.judge):
-            return _function(s.judge)
+            return judge_named("run_sentiment", s.judge)
         return self._classifier()
 
     def judge_accuracy(self) -> float | None:
@@ -150,25 +146,6 @@ class Sources:
     def vader(self) -> VaderJudge:
         """A judge that nobody optimises."""
         return VaderJudge()
-
-
-def _function(name: str) -> Judge:
-    """Import a judge by module:function, from the working folder too."""
-    module, _, attribute = name.partition(":")
-    where = "run_sentiment: judge must name a function as module:function"
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
-    try:
-        found = importlib.import_module(module)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-    except ModuleNotFoundError as error:
-        raise ValueError(f"{where}, got {name!r}: {error}") from error
-    except AttributeError as error:
-        raise ValueError(f"{where}, got {name!r}: {module} has no {attribute}") from error
-    if not callable(found):
-        raise ValueError(f"{where}, got {name!r}, which is a {type(found).__name__}")
-    return found
 
 
 def _reached(option: str, name: str, load: Callable[[str], Any]) -> Any:

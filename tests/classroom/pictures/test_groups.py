@@ -90,3 +90,16 @@ def test_group_and_beta_moves_with_the_choice():
     assert drawn["π* for this β"] == [[1, 0.7]] and left.get_title() == "G = 8"
     assert [[8, 0.4]] in lines(right).values() and texts(right) == {"0.40"}
     assert len(left.lines) == 2 + 1 + 2 + 1
+
+
+def test_real_sums_by_cycle_and_by_tries():
+    left, right = groups.draw_real_sums(
+        {"seed 0": [0.1, 0.4], "seed 1": [0.2, 0.3]},
+        {"before": ((1, 2), [{1: 0.1, 2: 0.2}, {1: 0.15, 2: 0.25}]), "after": ((1,), [{1: 0.6}])},
+    ).axes
+    assert lines(left) == {"seed 0": [[1, 0.1], [2, 0.4]], "seed 1": [[1, 0.2], [2, 0.3]]}
+    drawn = [line.get_xydata().tolist() for line in right.lines]
+    assert drawn == [[[1, 0.1], [2, 0.2]], [[1, 0.15], [2, 0.25]], [[1, 0.6]]]
+    colors = [line.get_color() for line in right.lines]
+    assert colors[0] == colors[1] != colors[2]
+    assert [text.get_text() for text in right.get_legend().get_texts()] == ["before", "after"]
