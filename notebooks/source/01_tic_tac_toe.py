@@ -311,7 +311,8 @@ print(f"J(random) = {expected_return(RANDOM, RANDOM):+.4f} for X, who begins")
 #
 # Compute $G_t$ for a batch of games. They differ in length, so shorter ones are **padded** on the
 # right, and a boolean mask says which steps were played. Numbers in the padding mean nothing:
-# whatever stands there must not change a return, and the result there is 0.
+# whatever stands there, even NaN (not a number), must not change a return, and the result there
+# is 0.
 #
 # *Why?* This function turns results into credit for single moves; every algorithm below starts with
 # it. Padding comes back in every lesson: texts differ in length too.
@@ -630,6 +631,10 @@ def td_update(
 # %% kind="check" exercise="1.5"
 check("1.5", td_update)
 
+# %% [markdown]
+# The same games, now step by step with your update. α falls with the visits to a state,
+# $\alpha = N(s)^{-0.8}$: the first steps are large, later ones smooth the noise out.
+
 # %% kind="train"
 td_update = yours("1.5", td_update)
 
@@ -649,8 +654,9 @@ for name, run in (("Monte Carlo", mc_run), ("temporal differences", td_run)):
 assert td_run.last.mean_error < td_run.records[0].mean_error / 5
 
 # %% [markdown]
-# Both come near the truth. In this game they end close together: a game has at most five steps of
-# the agent, so there is little to gain from not waiting.
+# By the mean error both come equally near the truth: a game has at most five steps of the agent, so
+# there is little to gain from not waiting. By the largest error TD ends behind Monte Carlo in this
+# run; one state decides that number.
 #
 # ## 5 · From values to better play
 #
@@ -729,8 +735,8 @@ print(f"exact best response: J = {optimum:.4f}")
 assert abs(objective - optimum) < 1e-12
 
 # %% [markdown]
-# Three rounds. In the second J stands still, because only later boards improved; then the opening
-# follows. At the end no move has a positive advantage: that is what *optimal* means.
+# Three improvements. From round 1 to round 2 J stands still, because only later boards improved;
+# then the opening follows. At the end no move has a positive advantage: that is what *optimal* means.
 #
 # Policy iteration needs the exact Q, so it needs to know the opponent. **Q-learning** does not. It
 # plays, and moves Q(s, a) with *your TD update* towards the reward plus the best it knows about the
@@ -867,7 +873,7 @@ assert safe_optimum < o_optimum - 0.005
 # $$\frac{\partial \log \pi(a \mid s)}{\partial z_b} = \mathbb{1}[a = b] - \pi(b \mid s)$$
 #
 # Return this row for each visited state, times the weight of the visit. Illegal squares have no
-# probability and no gradient.
+# probability and no gradient, whatever number stands in their logits.
 #
 # *Why by hand?* Read the formula: the move that was taken goes up, all others go down, and by more,
 # the likelier they were. Each row sums to 0. That is the whole mechanism by which a language model
@@ -894,7 +900,7 @@ def reinforce_gradient(logits: Tensor, legal: Tensor, actions: Tensor, weights: 
     """Compute weight · ∇ log π(a|s) with respect to the logits.
 
     Args:
-        logits: (B, A) the logits of each visited state.
+        logits: (B, A) the logits of each visited state; any number where an action is illegal.
         legal: (B, A) boolean, True = a legal action.
         actions: (B,) integers, the action that was taken.
         weights: (B,) what to multiply each row with: the return, or return minus baseline.
@@ -1004,8 +1010,8 @@ check("1.8", gradient_statistics)
 # the empty board. The true gradient is known as well, $\partial J / \partial z_a = \pi(a)\, A(a)$, so
 # both means can be held against it.
 #
-# *Predict, then run:* for which of them does the baseline help most, the random player or the good
-# one?
+# *Predict, then run:* by what factor does the baseline lower the variance for the random player
+# (w = 0), and by what for one that plays best in nine moves of ten?
 
 # %%
 gradient_statistics = yours("1.8", gradient_statistics)
@@ -1068,7 +1074,7 @@ for games in (10_000, 30_000):
 print(f"exact optimum {optimum:.4f}")
 
 # %% [markdown]
-# In the middle of the run the agents with a baseline are ahead; at the end three seeds are too few
+# After a third of the games the agents with a baseline are ahead; at the end three seeds are too few
 # to tell them apart. Less noise speeds learning up; it does not move the optimum.
 #
 # And everything in one picture: on the left the learned V, on the right the learned policies, both

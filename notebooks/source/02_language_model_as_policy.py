@@ -16,7 +16,7 @@
 # - fine-tune a model on demonstrations, distil it into a smaller one, and say what imitation cannot
 #   do.
 #
-# **Time** about 120 minutes, 8 exercises, 22 points. **Needs** lesson 1's words (state, action,
+# **Time** about 135 minutes, 8 exercises, 22 points. **Needs** lesson 1's words (state, action,
 # policy, return) and a little PyTorch. Two CPU cores are enough, and no network.
 
 # %% kind="setup"
@@ -222,8 +222,9 @@ def token_log_probs(logits: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
 check("2.1", token_log_probs)
 
 # %% [markdown]
-# Your function now reads a review. For each word it prints −log π, the **surprise** in nats: 0 when
-# the model was sure, $\log V \approx 5.7$ when it knew nothing.
+# Your function now reads a review. For each word it prints −log π, the **surprise** in **nats** (the
+# unit of natural logarithms, as bits are that of base 2): 0 when the model was sure, $\log V
+# \approx 5.7$ when it knew nothing.
 #
 # *Predict, then run:* which word of this review surprises the model most, and which hardly at all?
 
@@ -293,7 +294,8 @@ check("2.2", sequence_log_prob)
 # **Claim: the product of a model's conditionals is a distribution over whole texts.** To test it we
 # need a model whose texts can all be listed. The one below knows three words and writes at most
 # four tokens; a text ends at its end token or at the fourth token. Its weights are random, and made
-# large, so that it has clear preferences.
+# large, so that it has clear preferences. It was never trained, so it also writes the four tokens
+# that are no words: V = 7.
 
 # %%
 sequence_log_prob = yours("2.2", sequence_log_prob)
@@ -436,9 +438,9 @@ assert sft.model.lm_head.weight is sft.model.transformer.wte.weight  # the input
 # its weight on the token that came and the model's π: of the sum, one term is left. Its gradient in
 # the logits is $\pi - q$: the model lowers what it expected too much and raises what came.
 #
-# Return the losses per token, not their mean: the training loop averages them, over the tokens of
-# the whole batch. One more thing about padding: much code writes **−100** there, a token id that
-# does not exist, so that a forgotten mask is noticed at once.
+# You may call `token_log_probs`. Return the losses per token, not their mean: the training loop
+# averages them, over the tokens of the whole batch. One more thing about padding: much code writes
+# **−100** there, a token id that does not exist, so that a forgotten mask is noticed at once.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -605,7 +607,8 @@ for response in rollout.responses:
 #
 # The prompt is given, so its tokens are masked out. The loop calls **your** `nll`. To know whether
 # the model learns to write reviews or learns these reviews by heart, we measure on reviews that it
-# never saw: the **held-out** loss.
+# never saw: the **held-out** loss. The start is the course's pretrained model, which has taken many
+# more steps than yours of section 5; its copy now bears the name `mine`.
 
 # %% kind="train"
 held_out = reviews.sample_reviews(400, seed=101)
@@ -639,6 +642,10 @@ draw_losses(
 plt.show()
 
 # %% [markdown]
+# At first the held-out loss rises a little, while the steps are largest; then it falls, as they get
+# smaller. (The last loss under the progress bar is that of one batch of 32; the picture averages 20
+# of them.)
+#
 # **Claim: SFT lowers the held-out NLL.** Here are the three models on 400 unseen reviews, with
 # standard errors, the perplexity from your function, and how many of their samples are free of
 # faults: no broken sentence, no repeated opinion, a proper ending.
@@ -733,8 +740,7 @@ check("2.5", sample_tokens)
 # has a known probability. The loop below is all there is to a sampler. With 40,000 texts, each of
 # the likeliest texts should come at a frequency whose confidence interval holds its π. We look at
 # 30 texts at once, so the intervals are made wide enough that a right sampler passes all 30 in
-# 9,999 runs of 10,000. (This model was never trained, so it also writes the tokens that are no
-# words.)
+# 9,999 runs of 10,000.
 
 # %%
 sample_tokens = yours("2.5", sample_tokens)
@@ -879,11 +885,11 @@ def categorical_kl(logits_p: Tensor, logits_q: Tensor) -> Tensor:
     """Sum KL(p ‖ q) exactly, for each pair of distributions.
 
     Args:
-        logits_p: (..., V) logits of p, the distribution that is sampled.
-        logits_q: (..., V) logits of q, the one it is compared with.
+        logits_p: (..., V) logits of p, the distribution that is sampled; −∞ where p is 0.
+        logits_q: (..., V) logits of q, the one it is compared with; −∞ where q is 0.
 
     Returns:
-        (...) divergences in nats.
+        (...) divergences in nats; infinite where p says a token that q never does.
     """
     ### BEGIN SOLUTION
     log_p = torch.log_softmax(logits_p, dim=-1)
@@ -1024,7 +1030,9 @@ explore(
 )
 
 # %% [markdown]
-# The same rollout can be read in two ways.
+# The same rollout can be read in two ways. One is lesson 1's, with states, actions and rewards one
+# after the other: a **Markov decision process** (MDP). The other has a single step: a **contextual
+# bandit**.
 #
 # | | token view (MDP) | response view (contextual bandit) |
 # | --- | --- | --- |
@@ -1098,7 +1106,8 @@ def rollout_returns(
 check("2.7", rollout_returns)
 
 # %% [markdown]
-# On the three rollouts above, scored by the gold reward of this world. *Predict, then run:* with γ
+# On the three rollouts above, scored by the **gold reward** of this world: the gold sentiment
+# less a price for each fault. *Predict, then run:* with γ
 # = 1, what are the returns of the first and of the last token? And with γ = 0.95?
 
 # %%
@@ -1120,7 +1129,8 @@ for gamma in (1.0, 0.95):
 
 # %% [markdown]
 # At γ = 1 every token has the return of the whole response, and both views agree: this is the
-# choice of nearly all RLHF. With γ < 1 a long response would be worth less for being long.
+# choice of nearly all RLHF. With γ < 1 a score counts for less at the first token, the longer the
+# response: a good one would lose by being long, and a bad one gain.
 #
 # **Dialogue** adds no new idea. The state is the conversation so far, whoever wrote its parts; what
 # the person says next is the environment's move.
@@ -1443,8 +1453,8 @@ for read in (after_ours, after_real):
 # among these six: a policy, not an oracle. A piece of SmolLM2 begins with its blank, since that belongs
 # to the word.
 #
-# With the model on your machine, the next cell reads a sentence of yours. Without it, the stored reading
-# of the sentence above comes back.
+# With the model on your machine (`python -m rlhf_lessons real get` fetches it, once), the next cell
+# reads a sentence of yours. Without it, the stored reading of the sentence above comes back.
 
 # %%
 (own,) = real_word_surprises("This course made me think twice about what a word is worth.")

@@ -152,16 +152,16 @@ def compare_and_rate(noise: float) -> tuple[np.ndarray, np.ndarray]:
     return compared, rated[0] - rated[1]
 
 
-print("       comparisons        ratings")
-print("   T   in gold order      undecided, others in gold order, comparisons of those others")
+print("       in gold order,    undecided     decided pairs in gold order,")
+print("   T   by comparisons    by ratings    by ratings    by comparisons")
 for noise in (0.0, 1.0, T):
     compared, difference = compare_and_rate(noise)
     decided = difference != 0
     by_rating = agreement((difference > 0)[decided], truth[decided])
     by_comparing = agreement(compared[decided], truth[decided])
     print(
-        f"{noise:4.1f}   {agreement(compared, truth):13.1%}      {1 - decided.mean():9.1%}, "
-        f"{by_rating:20.1%}, {by_comparing:25.1%}"
+        f"{noise:4.1f}   {agreement(compared, truth):14.1%}{1 - decided.mean():14.1%}"
+        f"{by_rating:14.1%}{by_comparing:18.1%}"
     )
     assert 1 - decided.mean() > 0.1
 ratings_as_pairs = [
@@ -173,11 +173,12 @@ ratings_as_pairs = [
 ]
 
 # %% [markdown]
-# Ratings lose twice. A coarse scale leaves pairs undecided, about one in five; and two different
-# scales turn some of the others around. Careful people lose most by being asked for numbers: without
-# noise the scales are the only source of error. Hasty people err so much that the scales hardly add
-# to it. (One person who rates both responses would lose less, but then that person has compared.)
-# Section 4 trains a model on each set of labels.
+# A coarse scale leaves pairs undecided, about one in five, at every noise. And two different scales
+# turn some of the others around. Careful people lose most by that: without noise the scales are the
+# only source of error. (What comparisons miss at T = 0 are the few pairs with equal gold rewards,
+# settled by a coin.) Hasty people err so much that the scales hardly add to it: at T = 2 the last two
+# columns differ by no more than chance. (One person who rates both responses would lose less, but
+# then that person has compared.) Section 4 trains a model on each set of labels.
 #
 # ## 2 · From comparisons to a likelihood
 #
@@ -205,15 +206,15 @@ def choices_at(figure, temperature):
 explore(
     choices_at,
     temperature=Slider("T", "label temperature", 0.1, 10.0, 2.0, step=0.05, log=True),
-    caption="A low temperature makes a step, a high one a flat line. Real labels of model outputs "
-    "are at 60 to 70%.",
+    caption="A low temperature makes a step, a high one a flat line. On real labels of model outputs "
+    "reward models are right in 60 to 70%.",
 )
 
 # %% [markdown]
 # The number in the title is the **Bayes ceiling**: even the rater's own opinion can't foresee the
 # coin that the rater throws. On a pair with $p = \sigma((r_1 - r_2)/T)$ no model is right more often
-# than $\max(p, 1-p)$. Here, and only here, we know it exactly. Real labels reach about 70%, and
-# nobody can say how much of the rest is noise.
+# than $\max(p, 1-p)$. Here, and only here, we know it exactly. On real labels reward models are right
+# in 60 to 70%, and nobody can say how much of the rest is noise.
 
 # %%
 for temperature in (0, 0.5, 1.0, 1.5, 2.0, 3.0):
@@ -225,9 +226,10 @@ for temperature in (0, 0.5, 1.0, 1.5, 2.0, 3.0):
     )
 
 # %% [markdown]
-# Two people agree less often than the ceiling, since both err: with probability $p^2 + (1-p)^2$ on a
-# pair. Accuracy on real labels stays below about 70%. Of these temperatures T = 2 is the first whose
-# ceiling does, so we stay at T = 2: a model can do here what it can do there.
+# Where there is noise, two people agree less often than the ceiling, since both err: with probability
+# $p^2 + (1-p)^2$ on a pair. (At T = 0 only the pairs with equal gold rewards are left to chance.) Of
+# these temperatures T = 2 is the first whose ceiling lies in the 60 to 70% of real labels, so we stay
+# at T = 2: a model can do here what it can do there.
 #
 # ### Exercise 3.1 · Bradley-Terry loss
 #
@@ -638,8 +640,8 @@ print(
 # measured, that no scale has to be explained or kept steady over weeks, and that careful raters'
 # work is not wasted.
 #
-# **How many labels?** Twelve trainings on 300, 1,000, 3,000 and 10,000 pairs, three seeds each, take
-# longer than a lesson, so they were run before, by
+# **How many labels?** 300, 1,000, 3,000 and 10,000 pairs, with three seeds each: these twelve
+# trainings take longer than a lesson, so they were run before, by
 # `python -m benchmarks.reward_model_sizes`; the file below holds their raw results. The accuracies
 # are *expected* ones against the labels' exact probabilities, on 5,000 held-out pairs, so no luck of
 # the test labels is in them. The diamond is the model that you have just trained, on 1,000 other
@@ -677,8 +679,8 @@ print(f"here, 1,000 pairs: {live:.1%}, {100 * (ceiling - live):.2f} points below
 assert np.all(np.diff(accuracies) > 0) and accuracies[-1] < best_possible
 
 # %% [markdown]
-# Each tripling of the labels brings the model nearer to the ceiling; with 300 pairs it learns mostly
-# noise. The order of the gold reward comes out far better than the labels that taught it. A gap
+# Each tripling of the labels brings the model nearer to the ceiling; 300 pairs take it about half of
+# the way there from a coin. The order of the gold reward comes out far better than the labels that taught it. A gap
 # remains at 10,000 pairs. What is in it?
 
 # %%
@@ -703,8 +705,8 @@ last_token, every_token, and_surprise = readings.values()
 assert max(and_surprise) < 2 < min(every_token) and max(every_token) < min(last_token)
 
 # %% [markdown]
-# A part of the gap is noise: a second four passes make the model worse, since it learns single labels
-# by heart, and they pay once four people have labelled each pair. But a regression that knows the
+# A part of the gap is noise: with one label a pair a second four passes don't help, for what is left
+# to learn is single labels by heart; they pay once four people have labelled each pair. But a regression that knows the
 # *form* of the gold reward, and has to learn only its 107 numbers from the same labels, loses no more
 # than 0.4 points (`python -m benchmarks.reward_model_noise`). So form is the other part: how the model
 # reads. The truth here is a sum over words, with negations and penalties for faults, and a small body
@@ -749,9 +751,11 @@ for name, right in by_reading.items():
     assert -3 < low and high < 3
 
 # %% [markdown]
-# An interval that holds 0 can't tell a reading from yours. Neither place is three points away, and much
-# of what so few pairs teach stands in the first half already: a review says early what it thinks. The
-# rest of this course reads the last token; 10,000 pairs showed above what that costs here.
+# Where an interval leaves 0 out, these two models differ by more than the luck of the pairs. The luck
+# of training isn't in it: there is one training each. In the stored output both leave 0 out, just; every
+# token gains half a point, and half-way loses as much. That is little: most of what so few pairs teach
+# stands in the first half already, since a review says early what it thinks. The rest of this course
+# reads the last token; 10,000 pairs showed above what that costs here.
 #
 # And does it notice a broken sentence? Leave one "was" out of the held-out responses. Beside the model
 # stands a `SurpriseReward`. It also asks the language model that wrote the texts for the least likely
@@ -826,7 +830,8 @@ def calibration_bins(
         bins: K, the number of bins.
 
     Returns:
-        (K,) counts, (K,) mean probability, (K,) observed share (NaN in empty bins), and the ECE.
+        (K,) counts, (K,) mean probability and (K,) observed share, both NaN in empty bins, and the
+        ECE.
     """
     ### BEGIN SOLUTION
     place = np.minimum((probabilities * bins).astype(int), bins - 1)
@@ -845,27 +850,37 @@ check("3.6", calibration_bins)
 # %% [markdown]
 # A pair can be asked both ways, "is the first better?" and "is the second better?", so the curve is
 # symmetric. Beside the model stands a version of it that is too sure of itself: all rewards times
-# three.
+# three. The picture shows the labels of the 600 held-out pairs. Here one can also ask on, as the table
+# of section 4 did: twenty fresh labels for each of these pairs.
 
 # %% figure="03_calibration"
 calibration_bins = yours("3.6", calibration_bins)
 
 margins = (model(test_prompts, chosen) - model(test_prompts, rejected)).numpy().astype(float)
+fresh = (np.random.default_rng(0).random((20, len(margins))) < p_chosen).astype(float).ravel()
 errors, bins = {}, {}
 for name, scale in (("the model", 1), ("rewards × 3", 3)):
     p = 1 / (1 + np.exp(-scale * margins))
     both_ways = np.concatenate([p, 1 - p]), np.concatenate([np.ones_like(p), np.zeros_like(p)])
-    counts, predicted, observed, errors[name] = calibration_bins(*both_ways, 10)
+    counts, predicted, observed, error = calibration_bins(*both_ways, 10)
     bins[name] = predicted[counts >= 20], observed[counts >= 20]
+    again = np.tile(p, 20)
+    both_ways = np.concatenate([again, 1 - again]), np.concatenate([fresh, 1 - fresh])
+    errors[name] = error, calibration_bins(*both_ways, 10)[3]
 draw_calibration(bins)
 plt.show()
-print(", ".join(f"{name}: calibration error {error:.3f}" for name, error in errors.items()))
-assert errors["the model"] < errors["rewards × 3"]
+for name, (error, again) in errors.items():
+    print(f"{name:<12} calibration error {error:.3f}, with 20 fresh labels a pair {again:.3f}")
+assert np.all(np.less(errors["the model"], errors["rewards × 3"]))
 
 # %% [markdown]
-# Both have the same accuracy, since the order is the same; only calibration tells them apart. A
-# calibrated reward is in **log-odds**, $\log \frac{p}{1-p}$: a difference of 1 means that 73% of raters
-# agree.
+# Both have the same accuracy, since the order is the same; only calibration tells them apart. On these
+# labels the model itself is too sure as well: its curve is flat in the middle. The second number of its
+# line says how much of that stays when the luck of the 600 labels is taken out; what stays is the
+# model's own, and it shrinks with more pairs to learn from (section 4, last column).
+#
+# A calibrated reward is in **log-odds**, $\log \frac{p}{1-p}$: a difference of 1 means that 73% of
+# raters agree.
 #
 # ## 5 · Your own reward model
 #

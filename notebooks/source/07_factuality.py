@@ -12,9 +12,10 @@
 # - measure how sure a model is of a claim, without any reference, and say how good that measure is;
 # - turn scores into preferences and preferences into a policy, with a price for every error;
 # - report such a result honestly: right, wrong, hedged, unreadable and length, with intervals, on
-#   subjects that were never tuned on.
+#   subjects that were never tuned on;
+# - choose a threshold that keeps a promise, and say what of all this holds for a real model and real facts.
 #
-# **Time** about 110 minutes, 7 exercises, 19 points. **Needs** DPO (lesson 6); calibration was met
+# **Time** about 150 minutes, 8 exercises, 22 points. **Needs** DPO (lesson 6); calibration was met
 # in lesson 3. Two CPU cores are enough, and no network.
 
 # %% kind="setup"
@@ -30,9 +31,11 @@ from IPython.display import display
 from rlhf_lessons.classroom import Choice, Slider, check, explore, glossary, use_style, watch, yours
 from rlhf_lessons.classroom.pictures.factuality import (
     draw_confidence,
+    draw_fame,
     draw_knowledge,
     draw_policy,
     draw_right_wrong,
+    draw_said,
     draw_threshold,
     marked_answer,
 )
@@ -44,15 +47,27 @@ use_style()
 from rlhf_lessons.evaluation import (
     AssuredRater,
     ReferenceJudge,
+    agreement_confidence,
     anchored_dpo_loss,
+    ask,
     calibration,
+    choose_confidence,
     claim_confidence,
+    confidence_report,
     count_facts,
     estimate_mean,
     estimate_share,
     exchange_sentences,
+    knowledge_by_population,
     load_factuality_sweep,
+    load_hand_read,
+    load_real_knowledge,
+    load_real_tuning,
+    measure_reader,
+    missing_real_parts,
     pairs_from_scores,
+    phrasings_that_disagree,
+    real_claims,
     sample_about,
     sample_answers,
     take_turns,
@@ -66,11 +81,13 @@ from rlhf_lessons.training import (
     train_sft,
 )
 from rlhf_lessons.worlds import (
+    FACT_KINDS,
     drug_encyclopedia,
     people_encyclopedia,
     sample_fact_demonstrations,
     sample_fact_documents,
 )
+from rlhf_lessons.worlds import PHRASINGS as REAL_PHRASINGS
 
 # %% [markdown]
 # ## 1 · A world whose facts are known
@@ -96,8 +113,8 @@ print(
 
 # %% [markdown]
 # `facts-base` was pretrained on exactly this corpus. `facts-sft` was then fine-tuned on
-# demonstrations of long answers, about some of the people and drugs. The demonstrator looked things
-# up: each fact is stated, left out or hedged ("a town i do not know") *by chance*, whatever the
+# demonstrations of long answers, about some of the people and drugs (others are set aside for tuning,
+# for choosing settings and, *held out*, for measuring). The demonstrator looked things up: each fact is stated, left out or hedged ("a town i do not know") *by chance*, whatever the
 # model may know.
 
 # %%
@@ -111,6 +128,8 @@ words_shown = sum(len(response.split()) for _, response in shown)
 subjects_shown = {prompt for prompt, _ in shown}
 print(f"pretraining read {words_read:,} words about {len(people.subjects) + len(drugs.subjects)}")
 print(f"fine-tuning showed {words_shown:,} words of answers about {len(subjects_shown)} of them")
+for name, book in (("people", people), ("drugs", drugs)):
+    print(f"{name}: " + ", ".join(f"{part} {len(some)}" for part, some in book.parts.items()))
 
 # %% [markdown]
 # **Where could truth come from?** Pretraining reads everything. Fine-tuning sees a fraction of it:
@@ -255,7 +274,8 @@ for part in ("demonstrations", "held out"):
 # where the phrasing's word `VALUE` matches any one word. Return each claim with its place: the
 # number of its sentence's first word and the number of the word after its full stop, counted from
 # the beginning of the text, so that `words[start:end]` is the sentence. A sentence that fits no
-# phrasing claims nothing. Nor does one that was cut off before its full stop.
+# phrasing claims nothing, one that fits several makes the claim of the first. Nor does one that was cut off before
+# its full stop claim anything.
 #
 # *Why so strict?* "she grew up in a town i do not know ." begins like "she grew up in VALUE", but it
 # claims nothing. A reader that matches loosely turns honest doubt into a false claim.
@@ -419,8 +439,8 @@ assert (right, wrong) == (sum(c.right for c in package), sum(c.wrong for c in pa
 #
 # RLHF rewards what people like. To prefer the *true* answer, a rater would have to look up every
 # claim, and few do. What shows at a glance is length and confidence. Below, a rater who likes both
-# (and cannot tell true from false) compares pairs of answers to one prompt. How often does the
-# preferred one hold fewer wrong facts?
+# (and cannot tell true from false) compares pairs of answers to one prompt. *Predict, then run:* does the
+# preferred one hold more wrong facts, or fewer?
 
 # %%
 rater = AssuredRater(people)
@@ -533,7 +553,8 @@ for world, book in books.items():
 # ●●○ · 10 minutes · 3 points
 #
 # How well does the confidence tell true from false? Draw one true and one false claim at random:
-# how often is the true one's confidence higher? That share is the **area under the ROC curve**,
+# how often is the true one's confidence higher? That share is the **area under the ROC curve** (the share of true
+# claims kept, drawn over the share of false claims kept, as a threshold falls),
 #
 # $$\text{AUROC} = P(s_\text{true} > s_\text{false}) + \tfrac12 P(s_\text{true} = s_\text{false})$$
 #
@@ -671,7 +692,10 @@ for world in books:
 
 # %% [markdown]
 # Where the left curve hugs the corner, a threshold exists that keeps nearly all true claims and few
-# false ones. **Move the threshold** below: each bar is a claim of one answer, long where the model
+# false ones. On the right a calibrated confidence lies on the diagonal; the mean gap is some six points of a
+# hundred (in ten bins, where the picture has five), so "0.7" may be read as seven in ten, roughly.
+#
+# **Move the threshold** below: each bar is a claim of one answer, long where the model
 # is sure; what lies right of the line would be said, the rest left out. Below it, the same for all
 # claims about held-out people. Which threshold would you choose, and does that depend on what an
 # error costs?
@@ -872,8 +896,8 @@ for prompt, chosen, rejected in pairs[:3]:
     print(f"{prompt.split(' : ')[-1]}\nchosen    {chosen}\nrejected  {rejected}\n")
 
 # %% [markdown]
-# The pairs go to DPO. No new loop: `train_dpo` is lesson 6's. One addition to its loss: a small
-# supervised term −log π(chosen), an *anchor*. DPO is content when the rejected text falls faster
+# The pairs go to DPO, for one to two minutes on a quiet machine. No new loop: `train_dpo` is lesson 6's. One
+# addition to its loss: a small supervised term −log π(chosen), an *anchor*. DPO is content when the rejected text falls faster
 # than the chosen one; without the anchor both can fall, and what rises is text that nobody wrote
 # (lesson 6 showed why).
 #
@@ -1116,7 +1140,8 @@ assert low > 0
 # Read right, wrong and words together.
 #
 # - **Reference-based** tuning more than halves the wrong facts of people it never saw, and states no
-#   fewer right ones: guesses became hedges, and known facts that SFT left out by chance are said.
+#   fewer right ones. Where the guesses went the other columns say: some became hedges, some sentences that nobody
+#   can read, and some are not said at all.
 # - **Reference-free** tuning never looked anything up. It removes even more errors, and some right
 #   facts with them: a fact that was only ever *told* is known less well when it is *asked* for
 #   (section 2), so its confidence is too low, and the policy learns to keep it to itself.
@@ -1130,10 +1155,11 @@ assert low > 0
 #   the pretraining text, which never hedges. So rehearsal is not what removes the errors.
 # - The grey line asks twenty questions per claim; the policy needs none. Where a tuned policy lies
 #   *above* the line, that is no contradiction: SFT leaves out or hedges two facts of five by chance,
-#   known or not, and a threshold cannot bring back what was never said.
+#   known or not, and a threshold cannot bring back what was never said. Where it lies *below*, as the confidence
+#   judge does, tuning has reached only a part of what twenty questions would give.
 #
 # Two numbers ask for an explanation, and get one below: on **drugs**, reference-based tuning gains much
-# less than on people, and **unreadable** sentences double in every row tuned for facts. That is why they
+# less than on people, and **unreadable** sentences double in every sampled row tuned for facts. That is why they
 # are in the table: a number that no one watches is where a policy hides its losses.
 #
 # Does the small live run of section 6 fall where the committed runs lie?
@@ -1202,9 +1228,10 @@ assert against == 0
 
 # %% [markdown]
 # None. `exchange_sentences` takes answers apart into sentences that it can read, and leaves the other answers out, so
-# the penalty never counted. What no pair speaks against, DPO is free to raise.
+# the penalty never counted. What no pair speaks against, DPO is free to raise. It can't be the only reason: in the
+# row *whole answers* pairs may speak against such sentences, and there they nearly double, too.
 #
-# If that is the reason, pairs that do speak against it must help, with the same loss and as many steps. Beside each
+# If it is one reason, pairs that do speak against it must help, with the same loss and as many steps. Beside each
 # sampled answer with an unreadable sentence we set the same answer without it:
 
 # %% kind="train"
@@ -1239,8 +1266,9 @@ for world in books:
         assert high < 0
 
 # %% [markdown]
-# On people a good part of the increase is gone, and wrong facts stay far below SFT. It has a price: answers are shorter
-# and hold fewer right facts than without these pairs. (The interval on thirty drugs is wide again.) So read your pairs before you blame the model: DPO learns from what they show, and is free where they are
+# On people a good part of the increase is gone, though not all, and wrong facts stay far below SFT. It has a price:
+# answers are shorter and hold fewer right facts than without these pairs. (On thirty drugs the interval is too wide to
+# tell.) So read your pairs before you blame the model: DPO learns from what they show, and is free where they are
 # silent. The committed runs keep the pairs of section 6, whose settings were chosen on the validation subjects. This
 # addition was tried on the held-out ones: it shows where the loss comes from, and is no fair measure of a better recipe.
 
@@ -1307,7 +1335,7 @@ for name, some in swept.items():
 #
 # The second world is the one where errors hurt: questions about drugs (invented ones; nothing here
 # is medical advice). The same policies, tuned on both worlds together, answer about drugs that they
-# were never tuned on; the right panel above shows the counts. One drug, before and after:
+# were never tuned on; the tables and the right panel of section 7 have the counts. One drug, before and after:
 
 # %%
 drug = drugs.parts["held out"][0]
@@ -1318,7 +1346,263 @@ for label, policy in {"SFT": sft, "tuned": tuned}.items():
         marked(drugs, drug, response)
 
 # %% [markdown]
-# ## 9 · Reading such a result
+# ## 9 · Real countries, a real model
+#
+# So far everything was invented. Does it hold where nobody arranged it? SmolLM2-135M, the real model of lessons 2
+# to 6, was asked for the **capital** and the **currency** of every country above half a million people (the truth:
+# GeoNames), in three phrasings: once with the likeliest token each time, and several times by sampling. What it
+# said comes with the course, so these cells need no model.
+
+# %%
+known = {kind: [fact for fact in load_real_knowledge() if fact.kind == kind] for kind in FACT_KINDS}
+for kind, facts in known.items():
+    held_out = sorted((f for f in facts if f.held_out), key=lambda fact: -fact.population)
+    print(f"{kind}: {len(facts)} countries, {len(held_out)} of them held out\n")
+    for fact in held_out[:: len(held_out) // 3][:3]:
+        print(f"  {fact.subject}, {fact.population / 1e6:.1f} million people")
+        for phrasing, answer in zip(REAL_PHRASINGS[kind], fact.answers, strict=True):
+            print(f"    {phrasing.format(subject='…')}\n      {answer.text:.76} → {answer.verdict}")
+    print()
+
+# %% [markdown]
+# The answers are free text: "Y is the capital", a list, another spelling, a name that the city has lost since. A
+# **reader** finds the claim. Before anything is built on it, it is measured against answers that were read by hand
+# before the reader saw them: of the claims that it finds, how many are those that were read (precision), and of
+# those that were read, how many does it find (recall)?
+
+# %%
+hand_read = load_hand_read("test")
+if note := missing_real_parts("facts"):
+    print(note)
+else:
+    print(measure_reader(hand_read))
+    cool = [answer for answer in hand_read if answer.temperature < 1]
+    print(f"below temperature 1:\n{measure_reader(cool)}")
+
+# %% [markdown]
+# How often the model read of a country nobody has counted. How many people live there stands in for it.
+#
+# *Predict, then run:* of the largest quarter of the countries, how many capitals does it know? Of the smallest?
+#
+# **Claim: knowledge follows fame**, and one fact can be known in one phrasing and missed in another.
+
+# %% figure="07_fame"
+fame = {kind: knowledge_by_population(facts, 4) for kind, facts in known.items()}
+draw_fame(fame)
+plt.show()
+for kind, facts in known.items():
+    torn = phrasings_that_disagree(facts)
+    print(f"{kind}: right in one phrasing and wrong in another: {len(torn)} of {len(facts)}")
+    (_, smallest), (_, largest) = fame[kind][0], fame[kind][-1]
+    more = largest.value - smallest.value
+    error = 1.96 * math.hypot(largest.standard_error, smallest.standard_error)
+    print(f"  largest quarter of the countries over the smallest: {more:+.2f} ± {error:.2f}")
+    assert len(torn) > 10 and more > error
+
+# %% [markdown]
+# **Does it know what it knows?** As in section 5, confidence is the share of sampled answers that claim the same;
+# the answers to all three phrasings are pooled. Temperature and number of samples are chosen on one half of the
+# countries, and the choice is measured on the other half.
+
+# %%
+sure_of, right_of = {}, {}
+for kind, facts in known.items():
+    parts = {out: [fact for fact in facts if fact.held_out == out] for out in (False, True)}
+    temperature, samples = choose_confidence(parts[False])
+    print(f"{kind}: {samples} answers a phrasing at temperature {temperature:g}")
+    for out, name in ((False, "chosen on"), (True, "held out")):
+        found = real_claims(parts[out])
+        sure_of[kind, out] = agreement_confidence(parts[out], temperature, samples)
+        right_of[kind, out] = found.right
+        report = confidence_report(sure_of[kind, out], found.right, found.subjects)
+        cells = [
+            f"{what} {mean:.3f} [{low:.3f}, {high:.3f}]"
+            for what, (mean, low, high) in (
+                ("right", report.right), ("AUROC", report.area), ("calibration error", report.error)
+            )
+        ]  # fmt: skip
+        print(f"  {name}, {report.count} claims: {'  '.join(cells)}")
+        area = auroc(sure_of[kind, out], found.right)  # yours
+        assert abs(area - report.area[0]) < 1e-9
+        assert report.area[1] > 0.5
+
+# %% [markdown]
+# ### Exercise 7.8 · A threshold that keeps a promise
+#
+# ●●○ · 10 minutes · 3 points
+#
+# "What I say is right nine times in ten." A model whose confidence separates can promise that by leaving out what
+# it is not sure of. Which threshold t keeps the promise, and says as much as possible?
+#
+# $$t = \min \Big\{\, t' \in \{p_1, \dots, p_N\} \;:\;
+# \frac{\#\{n : p_n \ge t',\ \text{right}\}}{\#\{n : p_n \ge t'\}} \ge \text{share} \Big\}$$
+#
+# The share that is right need not fall evenly as t falls: it can dip and recover. The lowest t counts. If none
+# keeps the promise, say nothing at all.
+#
+# <details><summary>Hint 1</summary>
+#
+# `np.unique(confidences)` gives the candidates, the lowest first. For each, keep `confidences >= t`.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# Return the first candidate whose `right[kept].mean()` reaches the share, and `math.inf` after the loop.
+#
+# </details>
+
+
+# %% kind="exercise" exercise="7.8"
+def choose_threshold(confidences: np.ndarray, right: np.ndarray, share: float) -> float:
+    """Choose from which confidence on claims are said.
+
+    Args:
+        confidences: (N,) confidences in [0, 1].
+        right: (N,) boolean, True = the claim is true.
+        share: of the claims that are said at least this share is to be right; in (0, 1].
+
+    Returns:
+        The lowest of the confidences with that property, ∞ if there is none.
+    """
+    ### BEGIN SOLUTION
+    for t in np.unique(confidences):
+        if right[confidences >= t].mean() >= share:
+            return float(t)
+    return math.inf
+    ### END SOLUTION
+
+
+# %% kind="check" exercise="7.8"
+check("7.8", choose_threshold)
+
+# %% [markdown]
+# *Predict, then run:* your threshold is chosen on countries whose truth is known. Will it keep its promise on the
+# others? And what is left to say?
+
+# %%
+choose_threshold = yours("7.8", choose_threshold)
+
+for kind in FACT_KINDS:
+    chosen_on, held_out = ((sure_of[kind, out], right_of[kind, out]) for out in (False, True))
+    print(f"{kind}: of all held-out claims {held_out[1].mean():.0%} are right")
+    for share in (0.6, 0.75, 0.9):
+        t = choose_threshold(*chosen_on, share)
+        said = held_out[0] >= t
+        if not said.any():
+            print(f"  promised {share:.0%}: says nothing")
+            continue
+        kept, low, high = estimate_share(int(held_out[1][said].sum()), int(said.sum()))
+        print(
+            f"  promised {share:.0%}: from {t:.2f} on, says {said.mean():.0%} of its claims, "
+            f"{kept:.0%} [{low:.0%}, {high:.0%}] of them right"
+        )
+
+# %% [markdown]
+# What is promised on one half of the countries is kept on the other, as far as so few can tell, and it costs most of
+# what the model would have said. (The intervals take claims as independent. Three answers about one country are not,
+# so they are rather too narrow.) Tuning should do the same without asking twelve times.
+#
+# **Tuned on one half, measured on the other.** The judges are those of section 6. To each question about a
+# tuned-on country the policy's own answers stand beside one sentence that hedges, "The capital of … is not known to
+# me.": the reference judge prefers a right answer to it and it to a wrong one, the confidence judge the same with the
+# agreement above in place of the truth, the assured rater likes whatever sounds sure. DPO with low-rank adapters.
+
+# %%
+tuned_runs = load_real_tuning()
+REAL_ROWS = {
+    "not tuned": ("none", False),
+    "not tuned, likeliest": ("none", True),
+    "reference": ("reference", False),
+    "reference, likeliest": ("reference", True),
+    "confidence": ("confidence", False),
+    "confidence, likeliest": ("confidence", True),
+    "assured rater": ("assured", False),
+}
+SAID = ("right", "wrong", "hedged", "unreadable")
+
+
+def real_table(row, measure, kind):
+    """(countries, seeds): what a policy said of each held-out country, a mean over its questions."""
+    judge, likeliest = REAL_ROWS[row]
+    runs = [run for run in tuned_runs if run.judge == judge]
+    return np.array([(r.greedy if likeliest else r.counts)[measure][kind] for r in runs]).T
+
+
+shares = {
+    kind: {
+        row: {m: mean_with_interval(real_table(row, m, kind)) for m in SAID} for row in REAL_ROWS
+    }
+    for kind in FACT_KINDS
+}
+for kind, rows in shares.items():
+    print(f"{kind:<24}" + "".join(f"{m:>20}" for m in SAID) + f"{'words':>8}{'KL':>7}")
+    for row, measures in rows.items():
+        cells = [f"{mean:.2f} [{low:.2f}, {high:.2f}]" for mean, low, high in measures.values()]
+        words = real_table(row, "words", kind).mean()
+        kl = np.mean([run.kl[kind][0] for run in tuned_runs if run.judge == REAL_ROWS[row][0]])
+        print(f"{row:<24}" + "".join(f"{cell:>20}" for cell in cells) + f"{words:>8.1f}{kl:>7.2f}")
+
+# %% figure="07_real_policies"
+draw_said(shares)
+plt.show()
+for kind in FACT_KINDS:
+    for row, base in (
+        ("reference", "not tuned"), ("reference, likeliest", "not tuned, likeliest"),
+        ("confidence", "not tuned"), ("confidence, likeliest", "not tuned, likeliest"),
+        ("assured rater", "not tuned"),
+    ):  # fmt: skip
+        cells = []
+        for measure in ("wrong", "right"):
+            before, after = (real_table(name, measure, kind) for name in (base, row))
+            gained, low, high = mean_with_interval(after - before)
+            cells.append(
+                f"{measure} {gained / before.mean():+5.0%}  {gained:+.2f} [{low:+.2f}, {high:+.2f}]"
+            )
+        print(f"{kind}, {row:<22} {'    '.join(cells)}")
+
+# %% [markdown]
+# Read the likeliest answers first, which is how one would ask.
+#
+# - **Capitals.** Both judges more than halve the wrong answers about countries that no pair was about, and keep the
+#   right ones within a tenth. For the confidence judge nobody looked anything up.
+# - **Drawn answers** gain in another way, too: before, a third of them could not be read. Afterwards hardly any, and more
+#   than twice as many are right. That is form, as in lesson 9: the pairs taught to answer in one short sentence.
+# - **Currencies** show the price. The model knows one in four. The reference judge, at λ = 1, mostly saw hedges win, and the
+#   policy learned that habit more than when to use it: it hedges four answers of five, and more than half of the right ones
+#   are gone. The confidence judge has λ = ½: on the tuned-on countries agreement is too low (a claim on which a third
+#   of the answers agree is as often right as wrong), and p = λ/(1 + λ) puts the border there. It removes fewer wrong
+#   answers, still more than half, and keeps most of the right ones. Judge and price differ at once, so the table can't
+#   say which of them does it.
+# - The **assured rater** is the control: same loop, same hedge to choose, no truth in it. Drawn answers become readable
+#   here, too, and most of what is gained is wrong. It never hedges.
+# - What it costs: 6 to 16 nats a response, and hedges where it did know. Tuning added no fact; it took away some.
+
+# %%
+was = {m: real_table("not tuned, likeliest", m, "capital").mean() for m in SAID}
+for judge in ("reference", "confidence"):
+    now = {m: real_table(f"{judge}, likeliest", m, "capital").mean() / was[m] for m in SAID[:2]}
+    print(f"capitals, {judge}: wrong {now['wrong']:.0%} and right {now['right']:.0%} of before")
+    assert now["wrong"] < 0.5 and now["right"] > 0.9
+
+# %% [markdown]
+# Ask it something yourself. One line of yours below, and the likeliest answer comes beside five drawn ones: where
+# they agree, it may know.
+
+# %%
+QUESTION = ""  # such as "What is the capital of Kenya?"
+
+if note := missing_real_parts("smollm2"):
+    print(note)
+elif not QUESTION:
+    print("No question yet.")
+else:
+    real_model = load_policy("smollm2")
+    print("likeliest:", *ask(real_model, QUESTION))
+    for answer in ask(real_model, QUESTION, 5, temperature=0.6):
+        print("    drawn:", answer)
+
+# %% [markdown]
+# ## 10 · Reading such a result
 #
 # "Half as many errors" can hide a policy that merely stopped talking. So report together:
 # right, wrong, hedged, unreadable, and length, as in the table of section 7. And know the limits:
@@ -1331,7 +1615,7 @@ for label, policy in {"SFT": sft, "tuned": tuned}.items():
 #   question and to compare the answers, and each step adds errors.
 # - Our encyclopedia is complete. A real one is not, and what it lacks counts as wrong.
 #
-# ## 10 · The course, gathered
+# ## 11 · The course, gathered
 #
 # From a pretrained model to a policy that people prefer, step by step, and what each step adds:
 #
@@ -1369,12 +1653,14 @@ for label, policy in {"SFT": sft, "tuned": tuned}.items():
 # | tuning halves wrong facts about people it never saw, with no fewer right ones | 7 | three seeds, differences subject by subject |
 # | the assured rater raises them | 7 | the same |
 # | on drugs there is less to gain, and thirty of them tell little | 7 | the threshold's gain, seeds one by one |
-# | what no pair speaks against rises | 7 | unreadable sentences, with and without such pairs |
+# | what no pair speaks against rises; pairs against it take a part of that back | 7 | unreadable sentences, with and without such pairs |
 #
 # **In the package.** `rlhf_lessons.worlds`: `people_encyclopedia`, `drug_encyclopedia`,
 # `Encyclopedia.read`. `rlhf_lessons.evaluation`: `count_facts`, `factual_precision`, `sample_answers`,
 # `claim_confidence`, `area_under_roc`, `calibration`, `ReferenceJudge`, `ConfidenceJudge`,
 # `AssuredRater`, `pairs_from_scores`, `exchange_sentences`, `pairs_by_margin`, `anchored_dpo_loss`. `rlhf_lessons.training`: `train_dpo`.
+# For the real model: `real_facts`, `read_answer`, `load_real_knowledge`, `load_real_tuning`; on the command line `python -m rlhf_lessons
+# real knowledge` and `real tuning`.
 #
 # **Further reading.**
 #

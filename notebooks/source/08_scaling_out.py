@@ -18,7 +18,7 @@
 #   the same run;
 # - train a reward model, DPO and PPO in your own project in twenty lines each.
 #
-# **Time** about 110 minutes, 8 exercises, 23 points. **Needs** DPO (lesson 6); for the last part also
+# **Time** about 120 minutes, 8 exercises, 23 points. **Needs** DPO (lesson 6); for the last part also
 # reward models and PPO. Two CPU cores are enough, and no network.
 
 # %% kind="setup"
@@ -278,12 +278,13 @@ assert max(rates) - min(rates) < 0.1 * RATE
 
 # %% [markdown]
 # A straight line: twice the rows or twice the length, twice the activations. (An attention that keeps the
-# weights of all pairs of positions would add a square of the length. The fused one, which PyTorch picks here,
-# does not.) That is why lowering the batch helps at once, and why nothing but fewer weights helps against
+# weights of all pairs of positions would add a square of the length. The *fused* one, which PyTorch picks here,
+# computes them in small blocks, in one operation with what needs them, and keeps none.) That is why lowering the batch helps at once, and why nothing but fewer weights helps against
 # the first three kinds.
 #
 # Now the calculator. **Your two functions** fill it, with the rule just measured for the activations. Choose
-# a method and a model, then drag: what fills the memory, at which batch does a GPU of 24 GB overflow?
+# a method and a model, then drag: what fills the memory? At which batch does `gpt2` under DPO, with 96 tokens,
+# no longer fit into 24 GB? (To fit means here: into four fifths, for something always comes on top.)
 
 # %% kind="setup"
 MODELS = {  # vocabulary, width, layers, heads, context
@@ -324,6 +325,8 @@ def run_bytes(model: str, method: str, rows: int, length: int) -> dict[str, floa
 
 assert gpt2_weights(*MODELS["the course's"]) == weights
 assert gpt2_weights(*MODELS["gpt2"]) == 124_439_808  # what the hub says of it
+filled = [sum(run_bytes("gpt2", "DPO", rows, 96).values()) / 24e9 for rows in (95, 105)]
+assert filled[0] < 0.8 < filled[1]
 
 # %%
 GPUS = (16, 24, 80)
@@ -349,6 +352,8 @@ explore(
 )
 
 # %% [markdown]
+# `gpt2` under DPO leaves the 24 GB at about 100 pairs: 2 GB are there at any batch, and each pair adds 0.17.
+#
 # Three readings. DPO needs no second model while it trains: the reference's log-probabilities are numbers,
 # computed once (that is how `train_dpo` does it). At a vocabulary of 50,257 a good part of "activations" is
 # logits: 4 bytes × 50,257 for each token. And `gpt2-xl` does not fit into 24 GB at *any* batch: 16 bytes ×
@@ -478,7 +483,7 @@ del small, large
 
 # %% [markdown]
 # On a GPU the gap is wider, since it is so much faster between the waits. Measured on one H200, whose data sheet
-# says 989 trillion operations a second (dense products in 16 bits): an update of DPO on a Llama-shaped model of
+# says 989 trillion operations a second (dense products in 16 bits): an update of DPO on a model of Llama's architecture and
 # **135 million weights** is 3.1e12 operations and took 132 ms. That is 23 trillion a second, **2.4 %**. Those who
 # train models a thousand times as large on the same kind of card report some **40 %** (Grattafiori et al. 2024).
 # Why so little? Reading all 135 million weights once takes this card 0.1 ms; a step of the sampler, which does
@@ -557,11 +562,12 @@ except OSError as reason:
 # ●●○ · 12 min · 3 points
 #
 # `parts` are pieces of one batch, the last one may be smaller. `loss(part)` gives one loss for each example
-# of a part. Leave in the weights the gradient of
+# of a part. The weights have no gradient when you are called (clearing it is the caller's work). Leave in them
+# the gradient of
 #
 # $$\frac{1}{n} \sum_{\text{parts}} \sum_{i \in \text{part}} L_i \qquad n = \text{examples of ALL parts}$$
 #
-# and return that mean. Only one part's graph may be in memory at a time.
+# and return the mean. Only one part's graph may be in memory at a time.
 #
 # *Why not the mean of the parts' means?* An example in a part of 3 would weigh more than one in a part of 5.
 # A bug of this kind was found in widely used trainers in 2024: losses of long and short texts were averaged part
@@ -785,8 +791,8 @@ for update in (1 / 64, 1 / 128, 1 / 256, 1 / 512):
 #
 # ●●○ · 10 min · 3 points
 #
-# Suppose the *weights themselves* were stored in bfloat16. Round the weights, add the updates, round the sum. Among
-# the updates that are not 0, what share leaves the weight exactly as it was stored?
+# Suppose the *weights themselves* were stored in bfloat16. Round the weights to bfloat16, add the updates in float32,
+# round the sum to bfloat16. Among the updates that are not 0, what share leaves the weight exactly as it was stored?
 #
 # *Why it matters:* it answers why training code keeps a float32 copy of the weights.
 #
@@ -848,10 +854,11 @@ assert lost[1] > 0.9 and lost[-1] < 0.5 and lost == sorted(lost, reverse=True)
 
 # %% [markdown]
 # Nearly everything, and it does not average out: an update that is lost at each step is lost for good. So
-# **weights, gradients and Adam's state stay float32, and only the products of the forward and backward pass are
-# taken in bfloat16**. PyTorch calls that *autocast*; in this package it is the setting `bf16=True`.
+# **the weights stay float32, and only the products of the forward and backward pass are taken in bfloat16**.
+# (Their gradients and Adam's state then are float32, too. What those would lose in bfloat16 is not measured here.)
+# PyTorch calls that *autocast*; in this package it is the setting `bf16=True`.
 #
-# A second thing must stay float32. A log-ratio is a *small difference of large numbers*: each log-probability is
+# A second place where precision goes lost. A log-ratio is a *small difference of large numbers*: each log-probability is
 # some −1 to −10 nats a token, the difference often a hundredth of that, and it is summed over many tokens.
 #
 # ### Exercise 8.7 · Log-ratios in float32
@@ -862,7 +869,8 @@ assert lost[1] > 0.9 and lost[-1] < 0.5 and lost == sorted(lost, reverse=True)
 #
 # $$\sum_t \big(\log \pi(y_t) - \log \pi_\text{ref}(y_t)\big) \qquad \text{over the tokens that the mask counts}$$
 #
-# in float32, as exact as these logits allow. What stands in the padding is garbage, perhaps NaN, and counts for nothing.
+# in float32, as exact as these logits allow. In the padding the token numbers are valid, but in the logits anything may
+# stand, NaN too; it counts for nothing.
 #
 # *Why here and not at the end?* What is rounded stays rounded. Cast before the difference is taken, in fact before
 # the log-softmax, for that is where numbers of size 20 meet numbers of size 0.01.
@@ -874,7 +882,8 @@ assert lost[1] > 0.9 and lost[-1] < 0.5 and lost == sorted(lost, reverse=True)
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# Garbage may stand in the padding, even NaN: `masked_fill(~mask, 0.0)` before the sum.
+# `logits.float().masked_fill(~mask.unsqueeze(-1), 0.0)`, before the log-softmax: there the two models then agree, and
+# the difference is 0. (Filled only before the sum, NaN would give the right number, but come back with the gradient.)
 #
 # </details>
 
@@ -886,9 +895,10 @@ def log_ratio(
     """Give log π − log π_ref of each response, in float32.
 
     Args:
-        policy_logits: (B, T, V) bfloat16, logits that predict each token.
+        policy_logits: (B, T, V) bfloat16, logits that predict each token; in the padding
+            anything may stand.
         reference_logits: (B, T, V) bfloat16, those of the reference.
-        tokens: (B, T) the tokens of the responses.
+        tokens: (B, T) the tokens of the responses; valid numbers in the padding, too.
         mask: (B, T) boolean, True = a token of the response.
 
     Returns:
@@ -897,9 +907,10 @@ def log_ratio(
     ### BEGIN SOLUTION
     ratio = 0.0
     for sign, logits in ((1, policy_logits), (-1, reference_logits)):
-        log_probs = logits.float().log_softmax(-1)
+        clean = logits.float().masked_fill(~mask.unsqueeze(-1), 0.0)
+        log_probs = clean.log_softmax(-1)
         ratio = ratio + sign * log_probs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
-    return ratio.masked_fill(~mask, 0.0).sum(-1)
+    return ratio.sum(-1)
     ### END SOLUTION
 
 
@@ -942,9 +953,9 @@ print(f"what rounded logits cost:      {float(errors['float32 logits']):.3f} nat
 assert errors["yours"] < 1e-4 and errors["bfloat16 to the end"] > 0.01
 
 # %% [markdown]
-# The careless version adds an error of its own that care avoids, at no cost in time. The last line is the price of
-# rounding the logits, which is what autocast does; times a β of 0.1 it is half a hundredth of reward, noise that a
-# batch averages out. `LanguagePolicy` gives log-probabilities in float32 whatever the model computes in, so the
+# The careless version adds an error of its own, 0.020 nats, that care avoids at no cost in time. It is the smaller
+# part: the last line, 0.050, is the price of rounding the logits, which is what autocast does and no care undoes.
+# Times a β of 0.1 that is half a hundredth of reward, noise that a batch averages out. `LanguagePolicy` gives log-probabilities in float32 whatever the model computes in, so the
 # losses of this package see the last line's error alone.
 #
 # ## 6 · The same run, another engine
@@ -1024,7 +1035,9 @@ check("8.8", trl_words)
 # %% [markdown]
 # The package says the rest: weight decay, seed, precision, the course of the learning rate, the order in which
 # pairs are drawn, and it refuses a setting that TRL has no word for. First our own loop, in this process. Then the
-# command, as you would type it on a machine with two GPUs:
+# command, as you would type it on a machine with two GPUs. (`--num_machines`, `--main_process_port`,
+# `--mixed_precision` and `--dynamo_backend` only settle what `accelerate` would otherwise ask, guess or warn about.
+# The batch of 32 is not there, since it is the default.)
 
 # %% kind="train"
 trl_words = yours("8.8", trl_words)
@@ -1048,7 +1061,8 @@ assert words == {name: package[name] for name in words}  # your six are what is 
 # of the time goes into starting them (each loads PyTorch and TRL for itself). `train_dpo_with_trl` starts the command
 # and passes on its records, so it is watched like any other loop.
 #
-# *Predict, then run:* at which step will the losses of the two engines differ in the fourth decimal?
+# *Predict, then run:* at which of the twelve steps, if any, will the losses of the two engines differ in the fourth
+# decimal?
 
 # %% kind="train"
 workplace = tempfile.TemporaryDirectory()
@@ -1088,17 +1102,19 @@ if came_to_its_end():
     theirs = run.records
     draw_parity([step.loss for step in ours], [step.loss for step in theirs])
     plt.show()
+    pairs_of_steps = list(zip(ours, theirs, strict=True))
+    print("ours  " + "".join(f"{step.loss:9.4f}" for step in ours))
+    print("TRL's " + "".join(f"{step.loss:9.4f}" for step in theirs))
+    print("gap   " + "".join(f"{abs(a.loss - b.loss):9.0e}" for a, b in pairs_of_steps))
     for name in ("loss", "margin", "gradient_norm", "learning_rate"):
-        gap = max(
-            abs(getattr(a, name) - getattr(b, name)) for a, b in zip(ours, theirs, strict=True)
-        )
+        gap = max(abs(getattr(a, name) - getattr(b, name)) for a, b in pairs_of_steps)
         print(f"{name:<14} largest difference below 1e-4: {gap < 1e-4}")
         assert gap < 1e-4
-    assert max(abs(a.loss - b.loss) for a, b in zip(ours[:3], theirs[:3], strict=True)) < 1e-5
+    assert max(abs(a.loss - b.loss) for a, b in pairs_of_steps[:3]) < 1e-5
 
 # %% [markdown]
-# They do not differ. It is one run: the same tokens, the same pairs in the same order, the same mean, the same step
-# sizes. What remains is rounding, which grows slowly, since each step starts from the last one's weights.
+# At none. It is one run: the same tokens, the same pairs in the same order, the same mean, the same step sizes. What
+# remains, in the row of gaps, is rounding: two processes add up in another order than one.
 #
 # **Claim: what comes out is an ordinary model.** It loads in plain `transformers` (that is all TRL asks for, too) and in
 # `LanguagePolicy`, with equal logits, and it is the model that our loop trained.
@@ -1192,7 +1208,8 @@ settings = PPOSettings(cycles=6, batch_size=64, beta=0.2, learning_rate=1e-3, ma
 first = last = None
 for last in train_ppo(player, prompts, judge, settings):
     first = first or last
-    print(f"cycle {last.step}: score {last.reward:+.2f}, KL {last.kl:.2f}")
+    kl = round(last.kl, 2) + 0.0  # no "-0.00"
+    print(f"cycle {last.step}: score {last.reward:+.2f}, KL {kl:.2f}")
 
 print(player.sample(prompts[:1], max_new_tokens=48, generator=draw).responses[0])
 assert last.reward > first.reward
@@ -1208,6 +1225,8 @@ assert last.reward > first.reward
 # switched off; `RUN_REAL = True` switches it on. After a silent minute, in which the judge reads snippets whose
 # ratings are known, a progress bar shows each stage. Stop it when you like: the folder keeps what is done, and the
 # same cell goes on from there.
+#
+# VADER, in the table below, is a lexicon of sentiment words (lesson 3): a second opinion, which nobody optimises.
 #
 # What does it cost? Your `dpo_operations` of section 2 says so, and a little too much: only low-rank adapters are
 # trained (LoRA), and a frozen weight needs no gradient of its own, which leaves 4 of the 6 operations.
@@ -1279,7 +1298,7 @@ if here is not None:
 
 # %% [markdown]
 # Several points, or another method, are one command: `python -m rlhf_lessons run sentiment --data snippets --method
-# dpo ppo bon --beta 0.1 0.3 1` keeps what they share and draws them in one picture (`compare_sentiment` in Python).
+# dpo ppo bon --beta 0.1 0.3 1` (`bon`: the best of n samples, lesson 6) keeps what they share and draws them in one picture (`compare_sentiment` in Python).
 
 # %% [markdown]
 # ## What was shown
@@ -1294,7 +1313,7 @@ if here is not None:
 # | parts change memory, not the gradient | 3 | your function on the real policy |
 # | the average over processes can be the wrong mean | 4 | short texts and long ones |
 # | bfloat16 weights lose nearly all updates at small learning rates | 5 | five learning rates |
-# | log-ratios need float32 from the logits on | 5 | against float64 |
+# | float32 from the logits on spares log-ratios an error, two fifths of what rounded logits cost anyway | 5 | against float64 |
 # | TRL in two processes gives our losses | 6 | every step of a run |
 # | the model that comes out is an ordinary one | 6 | equal logits |
 # | a point of the real frontier falls where its β belongs | 8 | stored runs; your own |
@@ -1315,7 +1334,8 @@ if here is not None:
 # - Micikevicius et al. 2018, *Mixed Precision Training*: why a float32 copy of the weights.
 # - Kalamkar et al. 2019, *A Study of BFLOAT16 for Deep Learning Training*.
 # - Hu et al. 2022, *LoRA*: train few weights and most of the 16 bytes are gone.
-# - The documentation of TRL (`DPOTrainer`) and Accelerate (`accelerate launch`, FSDP).
+# - The documentation of TRL (`DPOTrainer`) and Accelerate (`accelerate launch`; FSDP, which shares out weights, gradients and
+#   Adam's state over the GPUs).
 #
 # **Three quick questions.**
 #

@@ -18,8 +18,9 @@
 # - recognise a checker that is being fooled, and learn from thumbs;
 # - say of a real model's gain how much is the form of an answer and how much is in the answer.
 #
-# **Time** about 120 minutes, 9 exercises, 25 points. **Needs** lesson 4's words (ratio, advantage,
-# KL) and, for the last section, DPO. Two CPU cores are enough, and no network.
+# **Time** about 150 minutes, 9 exercises, 25 points. **Needs** lesson 4's words (ratio, advantage,
+# value function, KL), Bradley-Terry (lesson 3), and DPO with its best policy π\* (lesson 6), which
+# sections 2, 6 and 11 use. Two CPU cores are enough, and no network.
 
 # %% kind="setup"
 import math
@@ -71,9 +72,11 @@ use_style()
 # %% [markdown]
 # ## 1 · A world in which all groups can be listed
 #
-# Three words and two tokens make 13 responses. A group of two is then one of 169, a group of four
-# one of 28,561: the mean and the variance of *any* estimator of the gradient are sums that we can
-# take. The writer has the habits of lesson 4's opinions, and each response has its score.
+# A response has at most two tokens, each one of three words or the end. With no word, one word (and
+# the end) or two (no room is left for the end) there are 1 + 3 + 9 = 13 responses, and the table of
+# logits has 4 prefixes times 4 tokens. A group of two is then one of 169, a group of four one of
+# 28,561: the mean and the variance of *any* estimator of the gradient are sums that we can take. The
+# writer has the habits of lesson 4's opinions, and each response has its score.
 
 # %% kind="setup"
 small = ResponseTree(("very", "good", "dull"), 2)
@@ -162,6 +165,8 @@ check("9.1", leave_one_out)
 #
 # `advantages` is a function like yours above: it takes the scores of K groups (K, G) and gives
 # (K, G) advantages. A response may come twice in a group, and (a, b) and (b, a) are two groups.
+# `torch.cartesian_prod` lists all tuples of some index vectors as rows; given only one vector, as for G = 1, it
+# gives back that vector, so reshape.
 #
 # *Why all this?* The papers disagree on which division is harmless. Your function will answer.
 #
@@ -491,8 +496,9 @@ plt.show()
 #
 # In a group of eight, though, there is little of it: the weight ends at $(G-1)/\sqrt G = 2.5$ at the
 # edges and is 1.7 in the middle. What decides there is the last column. A group whose marks are all
-# equal is **silent**: no advantage, no gradient, for every estimator alike. DAPO (Yu et al. 2025)
-# draws such groups again; leave-one-out pays for them in variance.
+# equal is **silent**: no advantage, no gradient, for every estimator alike. The mean counts them in
+# already; what they cost is variance, since the few other groups decide alone. DAPO (Yu et al. 2025)
+# draws such groups again, which costs samples.
 #
 # ## 4 · Three means
 #
@@ -570,9 +576,9 @@ for size in (2, 3):
     assert torch.allclose(mean, other, atol=1e-12) and cosine < 0.9999
 
 # %% [markdown]
-# With one or two tokens the turn is small. Here is where it leads. On the larger tree of lesson 4, six words and up to four tokens, follow
-# both mean gradients exactly, no sample drawn. *Predict, then run:* what happens to the length of the
-# responses that score below 0?
+# With one or two tokens the turn is small. To see where it leads, follow both mean gradients exactly,
+# no sample drawn, on the larger tree of lesson 4: six words and up to four tokens. *Predict, then
+# run:* what happens to the length of the responses that score below 0?
 
 # %% kind="setup"
 tree = ResponseTree(OPINION_WORDS, OPINION_LENGTH)
@@ -608,10 +614,10 @@ for step in (10, 20):
     assert long > length_of["mean over tokens", 0] > short
 
 # %% [markdown]
-# At the same J, the low responses have become *longer* than they were where the mean runs over their
-# tokens, and shorter where it doesn't. In models that think aloud this was seen as wrong answers that
-# grow and grow (Liu et al. 2025). It is no iron law: in the end, when hardly any low response is left,
-# what is left is long with either mean.
+# At steps 10 and 20, where J is the same, the low responses have become *longer* than they were where
+# the mean runs over their tokens, and shorter where it doesn't. In models that think aloud this was
+# seen as wrong answers that grow and grow (Liu et al. 2025). It is no iron law: in the end, when
+# hardly any low response is left, what is left is long with either mean.
 #
 # ## 5 · Away from the policy that sampled
 #
@@ -675,9 +681,10 @@ def clipped_weight_loss(
 check("9.6", clipped_weight_loss)
 
 # %% [markdown]
-# The policy walks away from the one that sampled, in the direction that the advantages recommend
-# (lesson 5's). At each distance, the *mean* of each weighting over all 1,555 old responses stands
-# beside the exact gradient of J **there**; and the noise is that of a batch of 64.
+# The policy walks away from the one that sampled: each logit moves in proportion to the exact
+# advantage of its token after its prefix, as lesson 5 had it. At each distance, the *mean* of each
+# weighting over all 1,555 old responses stands beside the exact gradient of J **there**; and the
+# noise is that of a batch of 64.
 #
 # *Predict, then run:* which points furthest from the exact gradient at 0.1 nats? Is any ratio worse
 # than none?
@@ -705,7 +712,7 @@ def token_ratio(log_probs: Tensor) -> Tensor:
 
 
 def response_ratio(log_probs: Tensor) -> Tensor:
-    """Weigh each token with the ratio of its response, per token."""
+    """Weigh all tokens of a response alike: with the geometric mean of their ratios."""
     weights = formulas.sequence_ratio(log_probs.detach(), old, tree.path_mask)
     return -weights[:, None] * gains * log_probs
 
@@ -757,19 +764,27 @@ for kl in (0.01, 0.03, 0.1, 0.3):
     assert at["clipped objective (PPO)"][kl] < at["clipped weight (CISPO)"][kl] - 0.05
 assert at["no ratio"][0.03] > at["ratio of the token"][0.03]
 assert at["no ratio"][1.0] < at["ratio of the token"][1.0] - 0.1
+for kl in (0.03, 0.1, 0.3, 1.0):
+    assert at["clipped weight (CISPO)"][kl] < at["no ratio"][kl]
 noisy = {name: values[-1] / values[0] for name, values in noise.items()}
 assert noisy["product of the ratios"] > 3 > noisy["ratio of the token"]
+blue, exact_one = (noise[name] for name in ("clipped objective (PPO)", "product of the ratios"))
+assert all(blue[KLS.index(kl)] > 1.5 * exact_one[KLS.index(kl)] for kl in (0.1, 0.3))
 
 # %% [markdown]
-# Only the product of all ratios is exact, and its noise grows fastest, here with four tokens; with
-# four hundred it is of no use. The ratio of the *token* forgets that the old policy came to other
-# prefixes (lesson 5), and for short distances it is no better than **no ratio at all**. The ratio of
-# the response knows something of that, and points best at every distance up to 0.3 nats.
+# Only the product of all ratios is exact, and of what isn't clipped its noise grows fastest, here with four
+# tokens; with four hundred it is of no use. The ratio of the *token* forgets that the old policy came to
+# other prefixes (lesson 5), and up to 0.1 nats it is no better than **no ratio at all**. The ratio of the
+# response knows something of that, and of the inexact ones it points best up to 0.3 nats.
 #
 # The clipped objective is the odd one: at 0.1 nats its gradient has nothing to do with the true one
 # any more. That is its purpose. The tokens that have moved as they should have lost their gradient,
-# and what is left pulls elsewhere, weakly. It is a **brake**. The clipped weight is none: it goes on
-# in the right direction, so something else must say when to stop.
+# and what is left pulls elsewhere, weakly. (So weakly that its noise *relative to that mean* is the largest of
+# all at 0.1 and 0.3 nats: the peak on the right.) It is a **brake**.
+#
+# The clipped weight is no brake: it goes on roughly in the right direction, 0.83 at 0.3 nats, and something
+# else must say when to stop. Nor does it point better than no ratio at any distance here, and at 1 nat far
+# worse: where a token has become much likelier, what it cuts off is just what the ratio was to make up for.
 #
 # (In the paper GSPO clips, too, at 3 · 10⁻⁴ from 1, since a mean over tokens moves less than one
 # token. Here its ratio is shown unclipped.)
@@ -777,8 +792,9 @@ assert noisy["product of the ratios"] > 3 > noisy["ratio of the token"]
 # ## 6 · Group size and KL strength
 #
 # Four requests to the opinion writer, each with a checker, from easy to hard; 16 responses to each
-# request and update, in groups of G: the same samples, otherwise grouped. Each request has a table
-# of its own, so that the best policy for every β is known. Six seeds, 60 updates, every choice.
+# request and update, in groups of G: the same samples, otherwise grouped. Each request has a table of
+# its own, so that the best policy for every β, π\* of lesson 6, is known: the star in the picture,
+# and the last line of the table below it. Six seeds, 60 updates, every choice.
 
 # %% kind="setup"
 REQUESTS = {"no complaint": 0.0, "praise": 1.0, "high praise": 2.0, "highest praise": 3.0}
@@ -919,6 +935,10 @@ for name in ESTIMATORS:
         row = "".join(f"   G={size}: {ENDS[name, size, beta][1]:.2f} at {ENDS[name, size, beta][0]:.2f}"
                       for size in GROUP_SIZES)  # fmt: skip
         print(f"{name:<13} β = {beta:<5}{row}")
+stars = ", ".join(
+    f"β = {beta}: {optima[beta][1]:.2f} at {optima[beta][0]:.2f}" for beta in BETAS[1:]
+)
+print(f"π*, the star      {stars}")
 gone = {name: [ENDS[name, size, 0.2][0] for size in GROUP_SIZES] for name in ESTIMATORS}
 assert max(gone["leave-one-out"]) < 1.25 * min(gone["leave-one-out"])
 assert gone["in deviations"][-1] > 1.8 * gone["in deviations"][0]
@@ -932,17 +952,19 @@ for size in GROUP_SIZES:
 # %% [markdown]
 # With leave-one-out, β says how far the policy goes and G next to nothing: sixteen samples are sixteen
 # samples, and the noise on the right falls by little beyond G = 4. At β = 0.5 the runs end beside the
-# star. At 0.05 they have passed it: more KL than π* needs for more reward, since chance decides which of
-# many right responses were drawn, and got likelier. In deviations β = 0.2 ends at twice the KL in
-# groups of sixteen than in groups of two: the KL is counted in nats, but the advantage in a unit that
-# changes with G and p. Whoever changes G has changed β.
+# star. At 0.05 they have passed it: up to 0.98 right for 2.4 nats, where π\* has 1.00 for 2.08, since chance
+# decides which of many right responses were drawn, and got likelier. In deviations β = 0.2 ends, in groups of
+# sixteen, at twice the KL that it has in groups of two (2.34 and 1.03): the KL is counted in nats, but the
+# advantage in a unit that changes with G and p. Whoever changes G has changed β.
 #
 # ## 7 · PPO beside its relatives
 #
-# Now the film reviews, a network, and the gold reward. `python benchmarks/group_sweep.py` trained
-# PPO, RLOO and GRPO, three seeds each: 40 cycles of 64 responses, four epochs, one step size. PPO
-# draws 64 prompts a cycle and learns a value function; the others draw 8 prompts and eight responses
-# to each. PPO and RLOO have the same objective, β = 0.2; GRPO counts in deviations, with β = 0.1.
+# Now the film reviews of lesson 2, a network, and the gold reward, the score that the world itself
+# gives a review (lesson 3). `python benchmarks/group_sweep.py` trained PPO, RLOO and GRPO, three seeds
+# each: 40 cycles of 64 responses, four epochs, one step size. PPO draws 64 prompts a cycle and learns
+# a value function; the others draw 8 prompts and eight responses to each. PPO and RLOO have the same
+# objective, β = 0.2; GRPO counts in deviations, with β = 0.1. The first table is measured on *held-out*
+# prompts, which no run was trained on.
 #
 # *Predict, then run:* 64 prompts or 8 times 8, who learns more from as many samples? And in as much
 # time?
@@ -1011,15 +1033,17 @@ assert objective["RLOO"] > objective["PPO"] + 0.15
 
 # %% [markdown]
 # From as many samples and in as much time the groups gain far more. But look at the left picture: at
-# the same KL the three lie nearly on one line. Groups did not find better reviews, they went further along the
-# same way, and PPO with the same β is on its way still: its J is the lower one. So "RLOO learns faster
+# the same KL the three lie nearly on one line. Groups did not find better reviews, they went further along
+# the same way, and PPO with the same β is on its way still: its J is the lower one. So "RLOO learns faster
 # than PPO" says here: at *this* step size, which is one for all three and was tuned for none. What slows
-# PPO down is not measured here. And the value function cost no time, since it reads the policy's own
-# body: what is saved is a model to train and to tune.
+# PPO down is not measured here. And the value function cost no time, since it is one more head on the
+# policy's own network (lesson 4): what is saved is a model to train and to tune.
 #
 # Your functions drive the same loop. `train_grpo` takes the advantages, the policy loss and the mean
 # as arguments: here your leave-one-out, your clipped weight and your mean over tokens; and once more
-# with the clipped objective in the place of your loss. Four epochs on each batch.
+# with the clipped objective in the place of your loss: `dapo_policy_loss`. DAPO clips at 1 − ε_low and
+# 1 + ε_high and sets the upper ε wider; here both are 0.2, the loop's default, which is the clip of section 5.
+# Four epochs on each batch.
 #
 # *Predict, then run:* which of the two is further away after twelve batches?
 
@@ -1044,8 +1068,9 @@ records_of = {
 # %%
 for name, records in records_of.items():
     for record in (records[0], records[5], records[-1]):
-        print(f"{name:<17} cycle {record.step:2}: gold reward {record.reward:+.2f}, KL "
-              f"{record.kl:.2f}, clipped {record.clip_fraction:.0%}")  # fmt: skip
+        kl = round(record.kl, 2) + 0.0  # no "-0.00"
+        print(f"{name:<17} cycle {record.step:2}: gold reward {record.reward:+.2f}, KL {kl:.2f}, "
+              f"gradient set to 0 on {record.clip_fraction:.0%} of the tokens")  # fmt: skip
     rewards_seen = [record.reward for record in records]
     assert np.mean(rewards_seen[-4:]) > np.mean(rewards_seen[:2]) + 0.5
 assert max(record.clip_fraction for record in records_of["clipped weight"]) == 0
@@ -1055,7 +1080,8 @@ assert far > 1.15 * near
 
 # %% [markdown]
 # The run without a brake is further away in KL, and in reward. One seed is no more than a hint, but it is
-# what section 5 leads one to expect; and it took little: the clip had stopped a few tokens in a hundred.
+# what section 5 leads one to expect; and it took little: the clip had stopped a few tokens in a hundred. (The
+# clipped weight stops none. It only limits what a token counts, which that column doesn't tell.)
 
 # %% [markdown]
 # ## 8 · A checker
@@ -1154,8 +1180,8 @@ assert simple.interval()[1] < truth - 0.02
 # does not, or falls (Yue et al. 2025).
 #
 # `python -m rlhf_lessons.evaluation.sums_sweep` trained `sums-sft` with the checker, three seeds:
-# GRPO with groups of 16, and expert iteration (below) with equally many samples. Held-out tasks of
-# four numbers, 128 tries at each.
+# GRPO with groups of 16, and **expert iteration** (fine-tuning on one's own right answers, again and
+# again; section 9) with equally many samples. Held-out tasks of four numbers, 128 tries at each.
 #
 # *Predict, then run:* where do the lines cross, if they do?
 
@@ -1210,9 +1236,9 @@ assert ahead > 0.1
 
 # %% [markdown]
 # On the first try both are far better than before, and expert iteration, the simpler method, more so
-# than GRPO, from as many samples. Between four and sixteen tries the lines cross. From there on the
-# *untrained* policy is ahead, and with 128 tries it solves every task: training has made nothing
-# possible that was not. Here, then, it sharpened.
+# than GRPO, from as many samples. Between four and sixteen tries the lines cross. At 16 and 32 tries
+# `sums-sft` as it was *before* is ahead, and with 128 all three solve every task: training has made
+# nothing possible that was not. Here, then, it sharpened.
 #
 # And it lost something. With one number more, on which no run was trained, sixteen tries solve far fewer
 # tasks than before, and with 128 some stay unsolved that were solved. After expert iteration even the
@@ -1352,8 +1378,8 @@ for name, chosen in (("fooled", fooled_runs), ("honest", honest_runs)):
 
 # %% [markdown]
 # It names every number that might be right, as long as there is room. In the log this run looks like the
-# better one by far, with nine in ten marked right; what it learned to do is worth nothing, and one in
-# three right answers that it could give before is gone. No number in the log says so. Three things would
+# better one by far, with nine in ten marked right; what it learned to do is worth nothing, and where one answer
+# in three was right before, it is now one in a thousand. No number in the log says so. Three things would
 # have: **samples**, read by a person; the length, which went to its limit; and a *second* checker, written
 # by somebody else, that training never sees.
 #
@@ -1361,7 +1387,8 @@ for name, chosen in (("fooled", fooled_runs), ("honest", honest_runs)):
 #
 # Nobody clicks on pairs. What products collect is a thumb, up or down, on the one response that was
 # shown. KTO (Ethayarajh et al. 2024) learns from those. With $\hat r = \log \pi(y) - \log
-# \pi_\text{ref}(y)$ and a **reference point** z, which says how far the policy has moved on the whole:
+# \pi_\text{ref}(y)$ and a **reference point** z, which says how far the policy has moved on the whole (below
+# it is the mean of $\hat r$ over the batch, but not less than 0):
 #
 # $$L = \begin{cases} \lambda_D \big(1 - \sigma(\beta(\hat r - z))\big) & \text{thumb up} \\
 # \lambda_U \big(1 - \sigma(\beta(z - \hat r))\big) & \text{thumb down} \end{cases}$$
@@ -1425,9 +1452,10 @@ check("9.9", thumbs_loss)
 
 # %% [markdown]
 # Against DPO, with as many **labels**: N pairs need 2N responses, N thumbs need N. People are
-# simulated: of two responses they choose the better by Bradley-Terry, and they put a thumb up with the
-# chance that it beats an average one, $\sigma(r - J)$. The writer of lesson 5 learns, who sees the last
-# word alone, so that what is learned in one text holds in others. 24 seeds, full batches.
+# simulated: of two responses they choose the first with Bradley-Terry's chance
+# $\sigma(r_1 - r_2)$, and they put a thumb up with the chance that it beats an average one, $\sigma(r - J)$. What
+# counts is the *true J*, the exact mean of the scores. The writer of lesson 5 learns, who sees the
+# last word alone, so that what is learned in one text holds in others. 24 seeds, full batches.
 #
 # *Predict, then run:* is a pair worth more than a thumb? With 100 labels, with 1,600?
 
@@ -1522,10 +1550,11 @@ for count in LABELS:
 #
 # ## 12 · A checker for a real model
 #
-# A policy of ours that answers in numbers alone can't tell whether a gain is *arithmetic* or merely the
-# *form* of an answer. A real chat model can: SmolLM2, 135 million weights, is asked "What is 7 + 9?" and says
-# whatever it likes, in 24 tokens. The checker reads the last number that it names. `train_grpo` trains low-rank
-# adapters: 16 cycles of 64 responses, groups of 8, no price on the KL. The loop is that of section 7.
+# A policy of ours that answers in numbers alone can't tell whether a gain is *arithmetic* or merely
+# the *form* of an answer. A real chat model can: SmolLM2, 135 million weights, is asked "What is 7 +
+# 9?" and says whatever it likes, in 24 tokens. The checker reads the last number that it names.
+# `train_grpo` trains low-rank adapters: 16 cycles of 64 responses, groups of 8, no price on the KL.
+# The loop is that of section 7.
 #
 # Measured are sums that were not trained on (in neither order of their numbers), 16 tries at each, and harder
 # ones, of numbers up to 49. Beside pass@k stand
@@ -1603,14 +1632,14 @@ for kind in ("held_out", "harder"):
         print(f"{question}\n  before {old!r}\n  after  {new!r}")
 
 # %% [markdown]
-# From one try in ten to nine in ten, on sums that were not trained on, in 1,024 responses. Before, the model talks
-# *about* adding until its tokens are used up. The likeliest answer is no better than a drawn one, so
-# a lower temperature would have won nothing.
+# From one try in ten to nine in ten, on sums that were not trained on, in 1,024 responses. Before,
+# the model talks *about* adding until its tokens are used up. The likeliest answer is no better than
+# a drawn one, so a lower temperature would have won nothing.
 #
-# **How much of the gain is form, how much arithmetic?** Four steps, on the same sums: what the untrained model
-# gets right; what it gets right where the answer is begun for it, so that form costs nothing; what it would get right
-# there if it always took the likeliest digits, which is as far as *sharpening* goes; and what the trained model gets right,
-# form and all.
+# **How much of the gain is form, how much arithmetic?** Four steps, on the same sums: what the
+# untrained model gets right; what it gets right where the answer is begun for it, so that form costs
+# nothing; what it would get right there if it always took the likeliest digits, which is as far as
+# *sharpening* goes; and what the trained model gets right, form and all.
 
 # %%
 for run in real_runs:
@@ -1640,20 +1669,24 @@ for run in real_runs[:2]:
         assert estimate_mean(np.array(new.begun) - np.array(old.begun)).interval()[0] > 0
 
 # %% [markdown]
-# **Form carries the larger part, but not all.** To be *brought* to the answer takes the untrained model from 0.10 to 0.60, and
-# its likeliest digits there are right on 0.71 of these sums. Training goes beyond: 0.86 and 0.88. On the 24 held-out sums
-# that last step could be luck. On the harder sums, most with a number larger than any in training, it is more than the intervals
-# allow for chance in both seeds (of the same 24 sums): there the model says sums right whose likeliest answer was wrong
-# before. And where the answer is begun for both, the trained model is better in all four comparisons.
+# **Form carries the larger part, but not all.** To be *brought* to the answer takes the untrained
+# model from 0.10 to 0.60, and its likeliest digits there are right on 0.71 of these sums. Training
+# goes beyond: 0.86 and 0.88. On the 24 held-out sums that last step could be luck. On the harder
+# sums, most with a number larger than any in training, it is more than the intervals allow for chance
+# in both seeds (of the same 24 sums): there the model says sums right whose likeliest answer was
+# wrong before. And where the answer is begun for both, the trained model is better in all four
+# comparisons.
 #
-# So section 8's verdict, that a checker sharpens, does not hold here as it stands. pass@16 *rises*, and so does
-# what was not trained on. The two cases differ in where they start. `sums-sft` had been fine-tuned on these very
-# tasks, and 16 tries found nearly every sum. SmolLM2 knew more of adding than it said, and there was something
-# left to learn at 16 tries as well. What it paid: 5 to 6 nats a response, and nearly all the variety of its answers.
+# So section 8's verdict, that a checker sharpens, does not hold here as it stands. pass@16 *rises*,
+# and so does what was not trained on. The two cases differ in where they start. `sums-sft` had been
+# fine-tuned on these very tasks, and 16 tries found nearly every sum. SmolLM2 knew more of adding
+# than it said, and there was something left to learn at 16 tries as well. What it paid: 5 to 6 nats a
+# response, and nearly all the variety of its answers.
 #
-# Two doubts. "7 + 9 =" is one beginning of many, so another question may bring more out of the untrained model (with
-# "equals", or after a solved example, it did a little: `benchmarks/RESULTS.md`). And 16 tries are few: whether a thousand
-# tries of the untrained model would find what the trained one says at once, nobody asked.
+# Two doubts. "7 + 9 =" is one beginning of many, so another question may bring more out of the
+# untrained model (with "equals", or after a solved example, it did a little:
+# `benchmarks/RESULTS.md`). And 16 tries are few: whether a thousand tries of the untrained model
+# would find what the trained one says at once, nobody asked.
 #
 # ## What was shown
 #
@@ -1664,6 +1697,7 @@ for run in real_runs[:2]:
 # | dividing by the deviation turns the gradient, to that of 2·arcsin √p in large groups | 3 | all groups |
 # | a mean over tokens makes the score (r − J)/length | 4 | all groups, enumeration |
 # | only the product of ratios is exact; the response's ratio is nearest, a clip is a brake | 5 | enumeration |
+# | leave-one-out: β says how far, G hardly; in deviations, who changes G has changed β | 6 | 6 seeds, exact π\* |
 # | PPO, RLOO and GRPO on reviews, at equal samples and at equal time | 7 | 3 seeds, intervals |
 # | a checker sharpens: pass@1 rises, pass@16 falls, and so does what was not trained on | 8 | 3 seeds, 100 tasks |
 # | keeping what passes does as much or more; what is kept decides the habit | 8, 9 | 3 seeds; 100 tasks |

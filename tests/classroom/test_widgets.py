@@ -395,6 +395,17 @@ def test_the_names_of_curves_that_end_together_stand_apart():
     )
 
 
+def test_a_curve_without_a_value_yet_shows_no_name():
+    run = Run([Step(1, 1000, 0.5)], curves=[("loss", "accuracy")])
+    run.resume()
+    view = _NotebookView(run)
+    view._redraw(compression=1)
+    assert [view._labels[name].get_visible() for name in ("loss", "accuracy")] == [True, False]
+    run.records.append(Step(2, 1000, 0.4, 0.7))
+    view._redraw(compression=1)
+    assert view._labels["accuracy"].get_visible()
+
+
 def test_a_short_run_has_no_half_steps():
     run = Run(steps(3))
     run.records.extend(steps(3))

@@ -203,6 +203,14 @@ def returns_in_place(rewards, mask, gamma):
     return rewards * mask
 
 
+def returns_cleared_by_a_product(rewards, mask, gamma):
+    return _suffix_sums(rewards * mask, gamma) * mask
+
+
+def returns_cleared_twice(rewards, mask, gamma):
+    return _suffix_sums(rewards * mask, gamma).masked_fill(~mask, 0.0)
+
+
 def returns_by_matrix(rewards, mask, gamma):
     time = torch.arange(rewards.shape[1])
     gap = (time[:, None] - time[None, :]).clamp(min=0)
@@ -598,6 +606,8 @@ WRONG = {
         ("mask too late", returns_masked_too_late, "you cleared the result, but the sums"),
         ("whole game", returns_of_the_whole_game, "every step the return of the whole game"),
         ("in place", returns_in_place, "changed its input `rewards` in place"),
+        ("a product", returns_cleared_by_a_product, "not by a product with the mask"),
+        ("a product first", returns_cleared_twice, "with the mask, before you sum"),
     ],
     "1.4": [
         ("sums", values_as_sums, "returned the sum"),

@@ -468,6 +468,72 @@ def interval_as_array(counts):
     return [means.mean(), means.mean() - half, means.mean() + half]
 
 
+# 7.8 · a threshold that keeps a promise -----------------------------------------------------------
+
+
+def _levels(confidences, right, share):
+    return [t for t in np.unique(confidences) if right[confidences >= t].mean() >= share]
+
+
+def threshold_highest(confidences, right, share):
+    return max(_levels(confidences, right, share), default=math.inf)
+
+
+def threshold_unbroken(confidences, right, share):
+    best = math.inf
+    for t in np.unique(confidences)[::-1]:
+        if right[confidences >= t].mean() < share:
+            break
+        best = t
+    return best
+
+
+def threshold_within_ties(confidences, right, share):
+    order = np.argsort(-confidences, kind="stable")
+    shares = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
+    return min(confidences[order][shares >= share], default=math.inf)
+
+
+def threshold_above(confidences, right, share):
+    levels = np.unique(confidences)[:-1]
+    return min((t for t in levels if right[confidences > t].mean() >= share), default=math.inf)
+
+
+def threshold_of_one_level(confidences, right, share):
+    levels = np.unique(confidences)
+    return min((t for t in levels if right[confidences == t].mean() >= share), default=math.inf)
+
+
+def threshold_of_all(confidences, right, share):
+    levels = np.unique(confidences)
+    met = (t for t in levels if right[confidences >= t].sum() / len(right) >= share)
+    return min(met, default=math.inf)
+
+
+def threshold_more_than(confidences, right, share):
+    levels = np.unique(confidences)
+    return min((t for t in levels if right[confidences >= t].mean() > share), default=math.inf)
+
+
+def threshold_always(confidences, right, share):
+    return min(_levels(confidences, right, share), default=confidences.max())
+
+
+def threshold_by_cumsum(confidences, right, share):
+    levels, place = np.unique(-confidences, return_inverse=True)
+    said, good = np.bincount(place), np.bincount(place, right)
+    met = np.flatnonzero(np.cumsum(good) / np.cumsum(said) >= share)
+    return -levels[met[-1]] if len(met) else float("inf")
+
+
+def threshold_by_loop(confidences, right, share):
+    for t in sorted(confidences.tolist()):
+        said = [bool(r) for p, r in zip(confidences, right, strict=True) if p >= t]
+        if sum(said) / len(said) >= share:
+            return t
+    return np.inf
+
+
 WRONG = {
     "7.1": [
         ("characters", claims_with_characters, "Your places count characters"),
@@ -534,6 +600,16 @@ WRONG = {
         ("over n", interval_over_n, "You divided by N in place of √N"),
         ("one error", interval_one_error, "You gave one standard error"),
     ],
+    "7.8": [
+        ("highest", threshold_highest, "You took the highest threshold"),
+        ("unbroken", threshold_unbroken, "You stopped at the first failure"),
+        ("within ties", threshold_within_ties, "You cut between claims of equal confidence"),
+        ("above", threshold_above, "a claim at the threshold is said too"),
+        ("one level", threshold_of_one_level, "You looked at the claims of one confidence"),
+        ("of all", threshold_of_all, "divide by those that are said"),
+        ("more than", threshold_more_than, "at least it is enough"),
+        ("always", threshold_always, "return math.inf"),
+    ],
 }
 
 RIGHT = {
@@ -544,4 +620,5 @@ RIGHT = {
     "7.5": [("bincount", ece_by_bincount), ("loop", ece_by_loop)],
     "7.6": [("lists", pairs_as_lists), ("sorting", pairs_by_sorting)],
     "7.7": [("variance", interval_by_variance), ("array", interval_as_array)],
+    "7.8": [("cumulative sums", threshold_by_cumsum), ("loop", threshold_by_loop)],
 }

@@ -307,6 +307,14 @@ def _(answer, draw) -> None:
                 ),
             },
         )
+    spoiled = torch.where(mask, rewards, torch.nan)
+    multiplied = _returns(spoiled * mask, torch.ones_like(mask), gamma)
+    hint = "NaN · 0 is NaN (not a number): clear the padding with masked_fill, not by a product"
+    more = {
+        f"{hint} with the mask": multiplied,
+        f"{hint} with the mask, before you sum": torch.where(mask, multiplied, 0.0),
+    }
+    _compare_returns(answer, spoiled, mask, gamma, more)
 
 
 @discounted_returns.part("γ = 0 and γ = 1")

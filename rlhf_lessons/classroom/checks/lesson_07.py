@@ -764,6 +764,113 @@ def _(answer, draw) -> None:
     require(got[1] <= got[0] <= got[2], "The interval must hold the mean: lower, then upper end")
 
 
+# 7.8 · a threshold that keeps a promise -----------------------------------------------------------
+
+
+def reference_choose_threshold(confidences: np.ndarray, right: np.ndarray, share: float) -> float:
+    """Return the lowest confidence t from which on at least ``share`` is right, else ∞."""
+    for t in np.unique(confidences):
+        if right[confidences >= t].mean() >= share:
+            return float(t)
+    return math.inf
+
+
+choose_threshold = Exercise(
+    "7.8",
+    "A threshold that keeps a promise",
+    function="choose_threshold",
+    reference=lambda: reference_choose_threshold,
+)
+
+
+def _threshold_mistakes(
+    confidences: np.ndarray, right: np.ndarray, share: float
+) -> dict[str, float]:
+    levels = np.unique(confidences)
+    kept = [right[confidences >= t] for t in levels]
+    meets = np.array([of.mean() >= share for of in kept])
+    last = levels[meets][-1] if meets.any() else math.inf
+    run = np.flatnonzero(~meets)  # from above, the first level that fails
+    unbroken = levels[run[-1] + 1] if len(run) and run[-1] + 1 < len(levels) else math.inf
+    order = np.argsort(-confidences, kind="stable")
+    within = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
+    torn = confidences[order][within >= share]
+    above = [t for t in levels[:-1] if right[confidences > t].mean() >= share]
+    alone = [t for t in levels if right[confidences == t].mean() >= share]
+    of_all = [t for t, of in zip(levels, kept, strict=True) if of.sum() / len(right) >= share]
+    strict = [t for t, of in zip(levels, kept, strict=True) if of.mean() > share]
+
+    def lowest(found: Sequence[float]) -> float:
+        return float(min(found, default=math.inf))
+
+    return {
+        "You took the highest threshold that keeps the promise: the lowest one keeps more": float(
+            last
+        ),
+        "You stopped at the first failure, coming from above: further down the share can be met "
+        "again": float(unbroken),
+        "You cut between claims of equal confidence: a threshold keeps all of them or none": lowest(
+            torn
+        ),
+        "You kept p > t: a claim at the threshold is said too": lowest(above),
+        "You looked at the claims of one confidence: count all that are said, p ≥ t": lowest(alone),
+        "You asked for more than the share: at least it is enough": lowest(strict),
+        "You divided by all claims: divide by those that are said": lowest(of_all),
+        "Where no threshold keeps the promise say nothing: return math.inf": (
+            lowest([]) if meets.any() else float(levels[-1])
+        ),
+    }
+
+
+def _compare_threshold(
+    answer: Callable[..., float], what: str, claims: Sequence[tuple[float, bool]], share: float
+) -> None:
+    confidences, right = (np.array(column) for column in zip(*claims, strict=True))
+    compare(
+        f"choose_threshold with {what}, share {share}",
+        answer(confidences, right, share),
+        reference_choose_threshold(confidences, right, share),
+        mistakes=_threshold_mistakes(confidences, right, share),
+    )
+
+
+def _mixed(draw: np.random.Generator, claims: list[tuple[float, bool]]) -> list[tuple[float, bool]]:
+    return [claims[i] for i in draw.permutation(len(claims))]
+
+
+@choose_threshold.part("no two claims alike", points=1)
+def _(answer, draw) -> None:
+    low, middle, high = np.sort(draw.random((3, 5)) * 0.2 + np.array([[0.1], [0.4], [0.7]]), 1)
+    claims = [(p, False) for p in low] + [(p, True) for p in high]
+    claims += [(p, bool(i % 2)) for i, p in enumerate(middle)]
+    _compare_threshold(answer, "claims of different confidence", _mixed(draw, claims), 0.72)
+
+
+@choose_threshold.part("equal confidences, and a share that is met again", points=1)
+def _(answer, draw) -> None:
+    # From above: all right, then too many wrong ones, then enough again. Ties at most levels.
+    levels = np.sort(draw.choice(np.arange(1, 20) / 20, 5, replace=False))[::-1].tolist()
+    counts = ((1, 0), (2, 0), (1, 3), (int(draw.integers(10, 15)), 0), (0, 9))
+    claims = [
+        (p, is_right)
+        for p, (right, wrong) in zip(levels, counts, strict=True)
+        for is_right in [True] * right + [False] * wrong
+    ]
+    _compare_threshold(answer, "ties", _mixed(draw, claims), 0.75)
+    tied = [(0.8, True)] * 3 + [(0.8, False)] + [(0.6, False)] * int(draw.integers(2, 6))
+    _compare_threshold(answer, "a share that is met exactly", _mixed(draw, tied), 0.75)
+
+
+@choose_threshold.part("all of it, and none of it", points=1)
+def _(answer, draw) -> None:
+    known = [(float(p), True) for p in draw.random(6)]
+    _compare_threshold(answer, "claims that are all right", known, 0.9)
+    wrong = [(0.95, False)] * 2 + [
+        (float(p), bool(i % 3)) for i, p in enumerate(draw.random(7) * 0.9)
+    ]
+    _compare_threshold(answer, "a promise that none keeps", _mixed(draw, wrong), 0.95)
+
+
 EXERCISES = [
     find_claims,
     score_claims,
@@ -772,4 +879,5 @@ EXERCISES = [
     calibration_error,
     make_pairs,
     mean_with_interval,
+    choose_threshold,
 ]

@@ -344,8 +344,10 @@ class _NotebookView:
             for name, line in self._lines.items():
                 steps, values = self._run._curve(name)
                 line.set_data(steps, values)
-                if name in self._labels and steps:
-                    self._labels[name].xy = (steps[-1], values[-1])
+                if name in self._labels:  # without a value yet, it would widen the axes
+                    self._labels[name].set_visible(bool(steps))
+                    if steps:
+                        self._labels[name].xy = (steps[-1], values[-1])
             for axes in self._figure.axes:
                 axes.relim()
                 axes.autoscale_view()

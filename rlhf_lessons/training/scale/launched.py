@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,9 @@ from rlhf_lessons.training.scale.handed import Method, check_installed, check_pa
 __all__: list[str] = []
 
 Path = str | os.PathLike[str]
+TRACEBACK = "Traceback (most recent call last):"
+# Such as "E1129 19:20:31.270000 4711 .venv/torch/distributed/elastic/multiprocessing/api.py:882]".
+TORCHRUN = re.compile(r"[EWI]\d{4} \d\d:\d\d:\d\d.* \S*torch/distributed/\S+\]")
 
 
 def command_of(
@@ -133,14 +137,34 @@ def follow(where: str, words: list[str], processes: int, step: type) -> Iterator
                     yield step(**json.loads(line))
             if running.wait() != 0:
                 errors.seek(0)
-                said = errors.read().strip().splitlines()
-                own = [line for line in said if line.startswith("scale: ")]
                 raise RuntimeError(
-                    f"{where}: the launched run failed:\n" + "\n".join(own[:1] or said[-15:])
+                    f"{where}: the launched run failed:\n" + why(errors.read().splitlines())
                 )
         finally:
             end(running)
             running.stdout.close()
+
+
+def why(said: list[str]) -> str:
+    """Choose from what a failed launch wrote the lines that say why, at most 15.
+
+    Behind the last words of the processes the launcher reports in a traceback of its own that one
+    of them ended, and torchrun logs the same. Neither says why.
+
+    Args:
+        said: the lines of standard error, of launcher and processes together.
+
+    Returns:
+        our own message where there is one, else the last lines of the processes, else of all.
+    """
+    own = [line for line in said if line.startswith("scale: ")]
+    theirs = said
+    if TRACEBACK in said:
+        last = len(said) - 1 - said[::-1].index(TRACEBACK)
+        if any("accelerate" in line and "launch.py" in line for line in said[last:]):
+            theirs = said[:last]
+    theirs = [line for line in theirs if line.strip() and not TORCHRUN.match(line)]
+    return "\n".join(own[:1] or (theirs or said)[-15:])
 
 
 def end(running: subprocess.Popen) -> None:

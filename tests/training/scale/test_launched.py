@@ -87,6 +87,45 @@ def test_a_run_that_fails_says_why(tmp_path):
             list(follow())
 
 
+TORCHRUN_SAYS = (
+    """\
+W1129 19:22:03.017000 6905 torch/distributed/elastic/multiprocessing/api.py:1028] Sending SIGTERM
+E1129 19:22:03.444000 6905 torch/distributed/elastic/multiprocessing/api.py:1002] failed
+Traceback (most recent call last):
+  File "/site-packages/accelerate/commands/launch.py", line 1029, in multi_gpu_launcher
+    distrib_run.run(args)
+torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
+"""
+    + "exitcode  : 2 (pid: 6947)\n" * 20
+)
+
+
+@pytest.mark.parametrize("launcher_says", [TORCHRUN_SAYS, ""])
+def test_the_last_words_of_a_process_are_the_reason_and_not_the_launchers_summary(launcher_says):
+    """Its own traceback comes whole, the launcher's doesn't."""
+    process_says = [f"line {number}" for number in range(20)]
+    process_says += ["Traceback (most recent call last):", '  File "own.py"', "KeyError: 'beta'"]
+    said = [*process_says, *launcher_says.splitlines()]
+    assert launched.why(said).splitlines() == process_says[-15:]
+
+
+def test_where_no_process_said_a_word_the_launcher_has_it():
+    assert launched.why(TORCHRUN_SAYS.splitlines()) == "\n".join(["exitcode  : 2 (pid: 6947)"] * 15)
+
+
+@needs_trl
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_word_that_the_command_does_not_know_is_named(processes):
+    """Of the real launcher: what the process wrote stands before all that the launcher adds."""
+    words = ["accelerate", "launch", *["--multi_gpu"][: processes - 1], "--num_processes"]
+    words += [str(processes), "--num_machines", "1", "--main_process_port", "0"]
+    words += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+    words += ["-m", "rlhf_lessons", "scale", "nothing"]
+    with pytest.raises(RuntimeError, match="invalid choice: 'nothing'") as caught:
+        list(launched.follow("train_dpo_with_trl", words, processes, DPOStep))
+    assert "Error" not in str(caught.value) and "Traceback" not in str(caught.value)
+
+
 @needs_trl
 def test_files_are_looked_at_before_anything_is_started(files, tmp_path):
     missing = {**files, "pairs": tmp_path / "none.jsonl"}
