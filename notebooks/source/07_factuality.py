@@ -1564,14 +1564,16 @@ for kind in FACT_KINDS:
 #   right ones within a tenth. For the confidence judge nobody looked anything up.
 # - **Drawn answers** gain in another way, too: before, a third of them could not be read. Afterwards hardly any, and more
 #   than twice as many are right. That is form, as in lesson 9: the pairs taught to answer in one short sentence.
-# - **Currencies** show the price. The model knows one in four. The reference judge, at λ = 1, mostly saw hedges win, and the
-#   policy learned that habit more than when to use it: it hedges four answers of five, and more than half of the right ones
-#   are gone. The confidence judge has λ = ½: on the tuned-on countries agreement is too low (a claim on which a third
-#   of the answers agree is as often right as wrong), and p = λ/(1 + λ) puts the border there. It removes fewer wrong
-#   answers, still more than half, and keeps most of the right ones. Judge and price differ at once, so the table can't
-#   say which of them does it.
+# - **Currencies** show the price. The model knows fewer than one in four. After the reference judge, at λ = 1, it hedges
+#   four answers of five, and more than half of the right ones are gone. The confidence judge removes fewer wrong
+#   answers, still more than half, and keeps most of the right ones. Its λ is ½: on the tuned-on countries agreement is
+#   too low (a claim on which a third of the answers agree is as often right as wrong), and p = λ/(1 + λ) puts the border
+#   there. Judge and price differ at once, so the table can't say which of them does it. A guess: how far it agrees with
+#   itself a policy can read off its own state; what is true only as far as truth follows that.
 # - The **assured rater** is the control: same loop, same hedge to choose, no truth in it. Drawn answers become readable
 #   here, too, and most of what is gained is wrong. It never hedges.
+# - What to doubt: the intervals are wide (*kept within a tenth* could be a loss of a fifth), the control has one seed, and
+#   the confidence judge's λ, though reckoned on tuned-on countries, was set when held-out figures had been seen.
 # - What it costs: 6 to 16 nats a response, and hedges where it did know. Tuning added no fact; it took away some.
 
 # %%
