@@ -42,6 +42,15 @@ def test_the_solution_runs_from_a_fresh_kernel(name):
     assert done.returncode == 0, done.stdout[-6000:]
 
 
+@each_lesson
+def test_no_cell_has_more_than_forty_lines(name):
+    notebook = nbformat.read(FOLDERS.student / f"{name}.ipynb", as_version=4)
+    for cell in notebook.cells:
+        kind = cell.metadata.get("rlhf_lessons", {}).get("kind")
+        if cell.cell_type == "code" and kind != "exercise":
+            assert len(cell.source.splitlines()) <= 40, cell.source[:200]
+
+
 @pytest.mark.notebook
 @each_lesson
 def test_the_student_notebook_is_all_to_do(name):

@@ -71,6 +71,8 @@ from rlhf_lessons.evaluation import (
     sample_answers,
     take_turns,
 )
+
+# %% kind="setup"
 from rlhf_lessons.models import load_policy
 from rlhf_lessons.training import (
     RECIPES,

@@ -43,6 +43,11 @@ from rlhf_lessons.classroom.pictures.groups import (
     draw_tries,
     draw_variance,
 )
+
+torch.set_num_threads(1)  # the same numbers on every run
+use_style()
+
+# %% kind="setup"
 from rlhf_lessons.evaluation import (
     RealSumsSettings,
     estimate_mean,
@@ -65,9 +70,6 @@ from rlhf_lessons.worlds import (
     reviews,
     sample_sums,
 )
-
-torch.set_num_threads(1)  # the same numbers on every run
-use_style()
 
 # %% [markdown]
 # ## 1 · A world in which all groups can be listed
@@ -1492,6 +1494,7 @@ def learn(loss_of, labels: int) -> dict[int, tuple[Tensor, Tensor]]:
     return reached
 
 
+# %% kind="setup"
 def by_pairs(moved, one, other, coin):
     """Give DPO's loss on pairs, (raters,)."""
     first_wins = coin < torch.sigmoid(rewards[one] - rewards[other])
