@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 from rlhf_lessons.evaluation.sentiment import SentimentRun
+from rlhf_lessons.evaluation.sweeps import finished_runs
 
 __all__ = ["REAL_FRONTIER_FOLDER", "load_real_frontier"]
 
@@ -33,13 +34,8 @@ def load_real_frontier(folder: str | os.PathLike[str] | None = None) -> list[Sen
         ValueError: a file is no record of a run; the message names it.
     """
     folder = REAL_FRONTIER_FOLDER if folder is None else Path(folder).expanduser()
-    runs = [SentimentRun.read(path) for path in sorted(folder.glob("**/results.json"))]
-    runs = [run for run in runs if run.finished]
-    if not runs:
-        raise FileNotFoundError(
-            f"load_real_frontier: folder must hold results.json of finished runs, got {folder}; "
-            f"make them: python -m rlhf_lessons run sentiment --data snippets"
-        )
+    command = "python -m rlhf_lessons run sentiment --data snippets"
+    runs = finished_runs("load_real_frontier", folder, SentimentRun.read, command)
     return sorted(
         runs, key=lambda run: (run.settings.method, -run.settings.beta, run.settings.seed)
     )

@@ -40,6 +40,7 @@ import torch
 
 from rlhf_lessons.evaluation.language import sequence_kl
 from rlhf_lessons.evaluation.sums_sweep import pass_at_of_counts
+from rlhf_lessons.evaluation.sweeps import finished_runs
 from rlhf_lessons.models import LanguagePolicy, list_checkpoints, load_policy
 from rlhf_lessons.models.checkpoints import FETCHED_POLICY
 from rlhf_lessons.training import GRPOSettings, train_grpo
@@ -47,6 +48,7 @@ from rlhf_lessons.training.settings import ABOVE_0, FROM_0, changes, check_setti
 from rlhf_lessons.training.versions import versions
 from rlhf_lessons.whole_files import replace_file
 from rlhf_lessons.worlds import LastNumberChecker, ask_sum, right_sum, sample_sums
+from rlhf_lessons.worlds.dialogues import write_turns
 
 __all__ = [
     "REAL_SUMS_FOLDER",
@@ -311,13 +313,8 @@ def load_real_sums(folder: str | os.PathLike[str] | None = None) -> list[RealSum
         ValueError: a file is no record of a run; the message names it.
     """
     folder = REAL_SUMS_FOLDER if folder is None else Path(folder).expanduser()
-    runs = [RealSumsRun.read(path) for path in sorted(folder.glob("**/results.json"))]
-    runs = [run for run in runs if run.finished]
-    if not runs:
-        raise FileNotFoundError(
-            f"load_real_sums: folder must hold results.json of finished runs, got {folder}; make "
-            f"them: python -m rlhf_lessons run sums"
-        )
+    command = "python -m rlhf_lessons run sums"
+    runs = finished_runs("load_real_sums", folder, RealSumsRun.read, command)
     return sorted(runs, key=lambda run: run.settings.seed)
 
 
@@ -450,14 +447,11 @@ def _chat_model(name: str) -> LanguagePolicy:
 
 def _asked(policy: LanguagePolicy, tasks: Sequence[str]) -> list[str]:
     """Ask for each sum in words, as the chat template writes it."""
+    # Empty: the model's own system message is longer than question and answer, and would be read
+    # anew with each response.
+    silent = {"role": "system", "content": ""}
     return [
-        policy.tokenizer.apply_chat_template(
-            # Empty: the model's own system message is longer than question and answer, and would be
-            # read anew with each response.
-            [{"role": "system", "content": ""}, {"role": "user", "content": ask_sum(task)}],
-            tokenize=False,
-            add_generation_prompt=True,
-        )
+        write_turns(policy.tokenizer, [silent, {"role": "user", "content": ask_sum(task)}])[0]
         for task in tasks
     ]
 

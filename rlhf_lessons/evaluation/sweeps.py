@@ -22,7 +22,7 @@ from rlhf_lessons.training.settings import changes
 from rlhf_lessons.training.versions import versions
 from rlhf_lessons.whole_files import replace_file
 
-__all__ = ["do_runs", "is_done", "read_runs", "write_run"]
+__all__ = ["do_runs", "finished_runs", "is_done", "read_runs", "write_run"]
 
 Key = TypeVar("Key")
 Run = TypeVar("Run")
@@ -107,6 +107,34 @@ def is_done(path: Path, settings: Mapping[str, Any]) -> bool:
             f"it again, or write to another folder"
         )
     return True
+
+
+def finished_runs(
+    function: str, folder: Path, read: Callable[[Path], Run], command: str
+) -> list[Run]:
+    """Read each ``results.json`` in a folder and below, and keep the runs that came to their end.
+
+    Args:
+        function: who asks, for the message.
+        folder: where they are.
+        read: makes a run, which knows whether it is ``finished``, of its file.
+        command: what makes such runs, for the message where there are none.
+
+    Returns:
+        The runs in the order of their paths.
+
+    Raises:
+        FileNotFoundError: there are none.
+        ValueError: ``read`` refuses a file.
+    """
+    runs = [read(path) for path in sorted(folder.glob("**/results.json"))]
+    runs = [run for run in runs if run.finished]
+    if not runs:
+        raise FileNotFoundError(
+            f"{function}: folder must hold results.json of finished runs, got {folder}; make them: "
+            f"{command}"
+        )
+    return runs
 
 
 def read_runs(
