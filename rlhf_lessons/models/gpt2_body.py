@@ -19,9 +19,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rlhf_lessons.models.gelu import gelu_tanh
+from rlhf_lessons.models.products import product
 
 __all__: list[str] = []
 
+TOGETHER = 1024  # tokens, padding too: below it a second call of each kernel costs more than it
 SHORT = 64  # tokens: up to here two products take less time than the fused kernel, and few bytes
 
 # The names that one function has in transformers; the first takes eight operations for it.
@@ -93,7 +95,8 @@ def states_at(body: Any, tokens: Tensor, lengths: Tensor, places: Tensor, read: 
     groups = []
     packed_from, read_from = torch.zeros_like(lengths), torch.zeros_like(lengths)
     cells = read_cells = 0
-    together = tokens.device.type != "cpu" or len(tokens) < 16 or lengths.min() == lengths.max()
+    few = tokens.device.type != "cpu" or tokens.numel() < TOGETHER
+    together = few or bool(lengths.min() == lengths.max())
     for rows in lengths.argsort().chunk(1 if together else 2):
         length, most = int(lengths[rows].max()), int(read[rows].sum(1).max())
         looks = columns[:length] <= places[rows, :most].unsqueeze(2)  # (b, t, l)
@@ -118,8 +121,8 @@ def states_at(body: Any, tokens: Tensor, lengths: Tensor, places: Tensor, read: 
     block, width = body.h[-1], hidden.shape[1]
     weight, bias = block.attn.c_attn.weight, block.attn.c_attn.bias
     normed = normalised(block.ln_1, hidden)
-    queries = torch.addmm(bias[:width], normed.index_select(0, chosen), weight[:, :width])
-    states = torch.addmm(bias[width:], normed, weight[:, width:])
+    queries = product(bias[:width], normed.index_select(0, chosen), weight[:, :width])
+    states = product(bias[width:], normed, weight[:, width:])
     mixed = []
     for index, slots, looks in groups:
         (query,) = _rows(queries, slots, 1, heads)
@@ -150,9 +153,9 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, looks: Tensor | None =
         if looks is None:
             looks = torch.ones(length, length, dtype=torch.bool, device=query.device).tril()
         query, key, value = (x.flatten(0, 1) for x in (query, key, value))
-        scores = torch.bmm(query * size**-0.5, key.mT).view(rows, heads, length, tokens)
+        scores = product(None, query * size**-0.5, key.mT).view(rows, heads, length, tokens)
         weights = scores.masked_fill_(~looks, -torch.inf).softmax(-1)
-        mixed = torch.bmm(weights.flatten(0, 1), value).view(rows, heads, length, size)
+        mixed = product(None, weights.flatten(0, 1), value).view(rows, heads, length, size)
     return mixed.transpose(1, 2).flatten(2).flatten(0, 1)
 
 
@@ -170,7 +173,7 @@ def widened(block: Any, hidden: Tensor) -> Tensor:
 
 def affine(layer: Any, x: Tensor) -> Tensor:
     """x W + b, for the layers of GPT-2, which store W as (in, out)."""
-    return torch.addmm(layer.bias, x, layer.weight)
+    return product(layer.bias, x, layer.weight)
 
 
 def normalised(layer: torch.nn.LayerNorm, x: Tensor) -> Tensor:

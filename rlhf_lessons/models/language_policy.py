@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rlhf_lessons.models import adapters, gpt2_body
-from rlhf_lessons.models.products import FROM_ROWS, fast_products
+from rlhf_lessons.models.products import FROM_ROWS, fast_products, linear
 from rlhf_lessons.models.reading import GPT2Reader, Reader
 from rlhf_lessons.models.sampling import check_sampling, sample_tokens
 from rlhf_lessons.models.saved_model import load_language_model, save_whole
@@ -457,11 +457,8 @@ class LanguagePolicy:
         Gives states (N, H) and logits (N, V) at those N of the (B, T) places that are wanted.
         """
         if gpt2_body.is_plain(self.model):
-            with fast_products(self.device):
-                chosen = gpt2_body.states_at(
-                    self.model.transformer, tokens, lengths, places, wanted
-                )
-                logits = self.model.lm_head(chosen if logits_too else chosen[:0])
+            chosen = gpt2_body.states_at(self.model.transformer, tokens, lengths, places, wanted)
+            logits = linear(chosen if logits_too else chosen[:0], self.model.lm_head.weight)
             return chosen, logits.to(self._logits_dtype)
 
         head = adapters.inside(self.model).get_output_embeddings()

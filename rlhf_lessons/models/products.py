@@ -6,10 +6,10 @@ would do, and oneDNN then uses it where it gains by it: on x86 with AMX and with
 ARM wherever there is bfloat16. So products go there on x86 without AMX alone, and only after each
 kind of them was tried and found exact. ``benchmarks/RESULTS.md`` measures the gain.
 
-What is here: :class:`OneDNN`, a block in which products go there, and :func:`fast_products`, a
-block in which the linear layers of any model and ``torch.bmm`` do, now and when their gradients are
-computed. Fused attention must not: it is up to 13 times slower there. Left out on purpose: other
-devices.
+What is here: :class:`OneDNN`, a block in which products go there; :func:`product` and
+:func:`linear`, which go there where that suits, now and when their gradients are computed; and
+:func:`fast_products`, a block in which the linear layers of any model and ``torch.bmm`` do. Fused
+attention must not: it is up to 13 times slower there. Left out on purpose: other devices.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ __all__: list[str] = []
 
 FROM_ROWS = 32  # below it, what a call of oneDNN costs is more than it saves
 FROM_NUMBERS = 2**16  # in training, whose steps keep bringing new shapes: each costs 0.4 ms once
+FROM_NUMBERS_SAMPLING = 2**13  # whose steps repeat their shapes
 
 
 class OneDNN:
@@ -60,10 +61,10 @@ def onednn_suits(x: Tensor, numbers: int = 0) -> bool:
     hold at least.
     """
     return (
-        x.device.type == "cpu"
-        and x.dtype == torch.float32
+        x.numel() >= numbers
         and x.shape[0] >= FROM_ROWS
-        and x.numel() >= numbers
+        and x.device.type == "cpu"
+        and x.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")  # which multiplies in another precision
         and _onednn_keeps_float32()
     )
@@ -94,24 +95,44 @@ class _FastProducts(TorchFunctionMode):
     ) -> Any:
         """Do what was called; products, linear layers among them, by oneDNN."""
         if function is F.linear and not kwargs:
-            return _linear(*args)
-        if function is torch.addmm and not kwargs and onednn_suits(args[1], FROM_NUMBERS):
-            return _product(*args)
-        if function is torch.bmm and not kwargs and onednn_suits(args[0], FROM_NUMBERS):
-            return _product(None, *args)
+            return linear(*args)
+        if function is torch.addmm and not kwargs:
+            return product(*args)
+        if function is torch.bmm and not kwargs:
+            return product(None, *args)
         return function(*args, **(kwargs or {}))
 
 
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x Wᵀ + b for x of any shape, as a product of two matrices."""
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Compute x Wᵀ + b, by oneDNN where that suits.
+
+    Args:
+        x: (..., K).
+        weight: (M, K).
+        bias: (M,), or None.
+
+    Returns:
+        (..., M).
+    """
     rows = x.reshape(-1, x.shape[-1])
     if not (type(weight) is torch.nn.Parameter and onednn_suits(rows, FROM_NUMBERS)):
         return F.linear(x, weight, bias)
-    return _product(bias, rows, weight.T).view(*x.shape[:-1], len(weight))
+    return product(bias, rows, weight.T).view(*x.shape[:-1], len(weight))
 
 
-def _product(bias: Tensor | None, a: Tensor, b: Tensor) -> Tensor:
-    """a·b, plus a bias or not; the two products of its gradient go the same way."""
+def product(bias: Tensor | None, a: Tensor, b: Tensor) -> Tensor:
+    """Compute a·b, plus a bias or not, by oneDNN where that suits; its gradient goes the same way.
+
+    Args:
+        bias: what is added, or None.
+        a: (N, K), or (N, M, K) for N products.
+        b: (K, M), or N of them.
+
+    Returns:
+        the product.
+    """
+    if not onednn_suits(a, FROM_NUMBERS):
+        return _multiply(a, b, bias)
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         return _multiply(a, b, bias)  # these derivatives want torch's own operations
     return _Product.apply(bias, a, b)

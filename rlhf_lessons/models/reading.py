@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rlhf_lessons.models.gpt2_body import affine, normalised, widened
-from rlhf_lessons.models.products import OneDNN, onednn_suits
+from rlhf_lessons.models.products import FROM_NUMBERS_SAMPLING, OneDNN, onednn_suits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -62,12 +62,8 @@ class Reader:
         Of n responses to one prompt the prompt is most of the work: it is read in one row, whose
         part of the cache is then copied for the others.
         """
-        whole = tokens if self.seen is None else torch.cat([tokens, self.seen.long()], dim=1)
-        _, which = whole.unique(dim=0, return_inverse=True)
-        rows = torch.arange(len(tokens), device=tokens.device)
-        first = rows.new_full((int(which.max()) + 1,), len(rows))
-        first.scatter_reduce_(0, which, rows, "amin")
-        if len(first) == len(rows):
+        first, which = _distinct(tokens, self.seen)
+        if len(first) == len(tokens):
             return self.read(tokens)
         seen = self.seen
         if seen is not None:
@@ -106,14 +102,29 @@ class GPT2Reader:
 
     def __init__(self, model: PreTrainedModel, prompt_mask: Tensor | None, room: int) -> None:
         self.model = model
-        self.seen = None if prompt_mask is None else F.pad(prompt_mask, (0, room), value=True)
+        self.seen = self.padding = None
+        if prompt_mask is not None:
+            self.seen = F.pad(prompt_mask, (0, room), value=True)
+            self.padding = (~prompt_mask).sum(1, keepdim=True)
         self.room = room
         self.length = 0
         self.states: list[Tensor] = []  # a layer's keys and values, (2, B, H, P + room, D)
 
     def read_prompts(self, tokens: Tensor) -> Tensor:
-        """Read the (B, P) prompts and give the next token's logits (B, V)."""
-        return self.read(tokens)
+        """Read the (B, P) prompts and give the next token's logits (B, V); equal ones once."""
+        first, which = _distinct(tokens, self.seen)
+        if len(first) == len(tokens):
+            return self.read(tokens)
+        seen, padding = self.seen, self.padding
+        if seen is not None:
+            self.seen, self.padding = seen[first], padding[first]
+        logits = self.read(tokens[first])
+        self.seen, self.padding = seen, padding
+        for layer, read in enumerate(self.states):
+            shape = (read.shape[0], len(tokens), *read.shape[2:])
+            self.states[layer] = read.new_empty(shape)
+            self.states[layer][..., : self.length, :] = read[:, which, :, : self.length]
+        return logits[which]
 
     def can_drop(self) -> bool:
         """Say that rows can be dropped."""
@@ -128,14 +139,14 @@ class GPT2Reader:
             positions, bias = body.wpe.weight[at:end], None
         else:
             # The first real token of a row is at position 0, however much padding precedes it.
-            seen = self.seen[:, :end]
-            positions = body.wpe((seen.long().cumsum(1) - 1).clamp(min=0)[:, at:])
-            bias = _bias(seen, new).to(positions.dtype)
+            columns = torch.arange(at, end, device=tokens.device)
+            positions = body.wpe((columns - self.padding).clamp(min=0))
+            bias = _bias(self.seen[:, :end], new).to(positions.dtype)
         hidden = (body.wte(tokens) + positions).view(rows * new, -1)
         if not self.states:
             shape = (2, rows, heads, end + self.room, hidden.shape[1] // heads)
             self.states = [hidden.new_empty(shape) for _ in body.h]
-        onednn = onednn_suits(hidden)
+        onednn = onednn_suits(hidden, FROM_NUMBERS_SAMPLING)
         for block, states in zip(body.h, self.states, strict=True):
             attention = block.attn
             with OneDNN(onednn):
@@ -155,7 +166,7 @@ class GPT2Reader:
                 _add_affine(hidden, block.mlp.c_proj, widened(block, hidden))
         self.length = end
         last = normalised(body.ln_f, hidden.view(rows, new, -1)[:, -1])
-        with OneDNN(onednn_suits(last)):
+        with OneDNN(onednn_suits(last, FROM_NUMBERS_SAMPLING)):
             return F.linear(last, self.model.lm_head.weight)
 
     def keep(self, rows: Tensor) -> None:
@@ -167,7 +178,16 @@ class GPT2Reader:
             states[:, places, :, : self.length] = states[:, moved, :, : self.length]
         self.states = [states[:, :count] for states in self.states]
         if self.seen is not None:
-            self.seen = self.seen[rows]
+            self.seen, self.padding = self.seen[rows], self.padding[rows]
+
+
+def _distinct(tokens: Tensor, seen: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Give the first of each kind of equal rows, (N,), and which of those each row is, (B,)."""
+    whole = tokens if seen is None else torch.cat([tokens, seen.long()], dim=1)
+    kinds: dict[tuple[int, ...], int] = {}
+    which = [kinds.setdefault(tuple(row), len(kinds)) for row in whole.tolist()]
+    first = [which.index(kind) for kind in range(len(kinds))]
+    return tuple(torch.tensor(rows, device=tokens.device) for rows in (first, which))
 
 
 def _bias(seen: Tensor, new: int) -> Tensor:
@@ -175,6 +195,10 @@ def _bias(seen: Tensor, new: int) -> Tensor:
 
     Padding looks at itself, so that it has numbers too, which nobody reads.
     """
+    if new == 1:  # which sees all before it
+        return torch.zeros(seen.shape, device=seen.device).masked_fill_(~seen, -torch.inf)[
+            :, None, None
+        ]
     length = seen.shape[1]
     earlier = torch.ones(new, length, dtype=torch.bool, device=seen.device).tril(length - new)
     itself = torch.eye(length, dtype=torch.bool, device=seen.device)[-new:]

@@ -241,13 +241,13 @@ class Readout:
         tokens = torch.where(counted, tokens, tokens[:, :1])
         places, read = self._places(lengths)
         row = torch.arange(len(tokens), device=self.device).unsqueeze(1).expand_as(places)[read]
-        with fast_products(self.device):
-            body = self.model.base_model
-            if gpt2_body.is_plain(self.model):
-                states = gpt2_body.states_at(body, tokens, lengths, places, read)
-            else:
+        body = self.model.base_model
+        if gpt2_body.is_plain(self.model):
+            states = gpt2_body.states_at(body, tokens, lengths, places, read)
+        else:
+            with fast_products(self.device):
                 hidden = body(input_ids=tokens, use_cache=False).last_hidden_state
-                states = hidden[row, places[read]]
+            states = hidden[row, places[read]]
         numbers = self.model.score(states)
         numbers = numbers.to(torch.promote_types(numbers.dtype, torch.float32))
         return numbers.new_zeros(len(tokens), numbers.shape[1]).index_add(0, row, numbers)

@@ -59,15 +59,17 @@ class TokensOfText:
         )
 
     def of_prompts(self, prompts: list[str]) -> list[list[int]]:
-        """Give the tokens of prompts, each at least one."""
-        rows = self.tokenizer(prompts, verbose=False)["input_ids"]
+        """Give the tokens of prompts, each at least one; equal prompts are read once."""
+        places = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts))}
+        rows = self.tokenizer(list(places), verbose=False)["input_ids"]
         if self._appends_end:
             rows = [ids[:-1] for ids in rows]
         start = self.tokenizer.bos_token_id
         if self._prepends_start:
             rows = [ids[1:] if ids[1:2] == [start] else ids for ids in rows]
         start = self.end_token_ids[0] if start is None else start
-        return [ids or [start] for ids in rows]
+        rows = [ids or [start] for ids in rows]
+        return [rows[places[prompt]] for prompt in prompts]
 
     def of_responses(self, responses: list[str], end: bool) -> list[list[int]]:
         """Give the tokens of responses, with one end token each where ``end`` says so."""

@@ -351,6 +351,7 @@ def _cycles(
         scores = judged("train_grpo", judge, rollout, first)
         return rollout, scores.view(-1, s.group_size).clone()  # not the judge's own memory
 
+    reads_all = None  # whether responses without an advantage are read, too
     done, _, _ = run.take_up()
     for cycle in range(done + 1, s.cycles + 1):
         # Phase I: ask, judge, and ask again --------------------------------------------------
@@ -386,9 +387,9 @@ def _cycles(
                 f"{tuple(scores.shape)}, got {got}"
             )
         advantages = advantages.to(old_log_probs).view(-1, 1).expand(mask.shape)
-        read = advantages[:, 0] != 0
-        if s.beta > 0 or _acts_without_advantage(use, old_log_probs, mask, s):
-            read = torch.ones_like(read)
+        if reads_all is None:
+            reads_all = s.beta > 0 or _acts_without_advantage(use, old_log_probs, mask, s)
+        read = (advantages[:, 0] != 0) | reads_all
 
         # Phase II: update --------------------------------------------------------------------
         learning_rate = in_a_line(s.learning_rate, s.final_learning_rate, cycle, s.cycles)

@@ -51,6 +51,7 @@ def test_values_and_gradients_are_those_of_transformers(
     rows, layers, activation, short, monkeypatch
 ):
     monkeypatch.setattr(gpt2_body, "SHORT", short)
+    monkeypatch.setattr(gpt2_body, "TOGETHER", 100)  # 40 rows go through attention in two parts
     model = gpt2(layers, activation)
     tokens, lengths = texts(rows)
     places = (lengths.unsqueeze(1) - 4 + torch.arange(4)).clamp(min=0)
@@ -74,6 +75,7 @@ def test_values_and_gradients_are_those_of_transformers(
 def test_nothing_may_be_read_in_all_rows_that_are_short(short, monkeypatch):
     """As where half of the responses are empty; the others have the states they have alone."""
     monkeypatch.setattr(gpt2_body, "SHORT", short)
+    monkeypatch.setattr(gpt2_body, "TOGETHER", 100)  # 40 rows go through attention in two parts
     body = gpt2().transformer
     tokens, _ = texts(20)
     lengths = torch.tensor([3] * 10 + [12] * 10)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig
 
-from rlhf_lessons.models import LanguagePolicy, gpt2_body, products, word_tokenizer
+from rlhf_lessons.models import LanguagePolicy, gpt2_body, products, reading, word_tokenizer
 from rlhf_lessons.models.reading import GPT2Reader, Reader
 
 WORDS = ["a", "b", "c", "d"]
@@ -32,6 +32,7 @@ def policy_of(model) -> LanguagePolicy:
 @torch.no_grad()
 def test_the_written_out_steps_equal_the_model(prompts, onednn, activation, monkeypatch):
     monkeypatch.setattr(products, "FROM_ROWS", 1 if onednn else 10**9)
+    monkeypatch.setattr(reading, "FROM_NUMBERS_SAMPLING", 0)
     policy = policy_of(gpt2(activation_function=activation))
     batch = policy.encode(prompts)
     mask = None if batch.prompt_mask.all() else batch.prompt_mask
@@ -123,6 +124,44 @@ def test_within_autocast_the_model_reads_for_itself():
         rollout = policy.sample(["a b"] * 40, 6, generator=torch.Generator().manual_seed(0))
     assert rollout.log_probs.dtype == torch.float32
     assert rollout.log_probs.isfinite().all()
+
+
+@pytest.mark.parametrize("prompts", [["a b", "c d"], ["a b c d", "d d"]], ids=str)
+@torch.no_grad()
+def test_the_written_out_steps_read_equal_prompts_once(prompts, monkeypatch):
+    policy = policy_of(gpt2())
+    batch = policy.encode([prompts[i] for i in (1, 0, 1, 1, 0)])
+    mask = None if batch.prompt_mask.all() else batch.prompt_mask
+    seen, read = [], GPT2Reader.read
+
+    def counted(reader, tokens):
+        seen.append(len(tokens))
+        return read(reader, tokens)
+
+    once, each = (GPT2Reader(policy.model, mask, room=5) for _ in range(2))
+    monkeypatch.setattr(GPT2Reader, "read", counted)
+    got = once.read_prompts(batch.prompt_tokens)
+    assert seen == [2]
+    expected = read(each, batch.prompt_tokens)
+    rows = 5
+    for step in range(5):
+        torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
+        if step == 2:
+            kept, rows = torch.tensor([4, 1, 2]), 3
+            once.keep(kept)
+            each.keep(kept)
+        tokens = (torch.arange(rows) + step)[:, None] % 8  # other tokens after equal prompts
+        got, expected = once.read(tokens), read(each, tokens)
+    assert expected.std() > 0.01
+
+
+def test_repeated_prompts_are_the_tokens_of_each():
+    policy = policy_of(gpt2())
+    texts = ["a b", "c", "a b", "", "c"]
+    together, apart = policy.encode(texts), [policy.encode([text]) for text in texts]
+    for row, alone in enumerate(apart):
+        found = together.prompt_tokens[row][together.prompt_mask[row]]
+        assert found.tolist() == alone.prompt_tokens[0].tolist()
 
 
 @pytest.mark.parametrize("prompts", [["a b", "c d"], ["a b c d", "d d"]], ids=str)
