@@ -80,7 +80,7 @@ def read_answer(text: str, fact: RealFact) -> AnswerReading:
         names = chain(_said_currencies(plain), _said_currencies(whole))
         said = next((name for name in names if not _is_country(name)), "")
     claim = _standard(said, fact) if said else ""
-    if _HEDGE.search(text):
+    if _HEDGE.search(text) or (not claim and _UNKNOWN.search(text)):
         return AnswerReading("hedge", claim)
     if not claim:
         return AnswerReading("unreadable", "")
@@ -113,11 +113,11 @@ _HEDGE = re.compile(
     r"\b(?:i|we)(?:'m|’m| am| do| can|'ve| have|’ve)?(?: ?n[o'’]t| no)\b.{0,30}?"
     r"\b(?:know|sure|certain|able|idea|access|information|provide|answer|tell|determine|find)"
     r"|\b(?:don|can)['’]t (?:know|say|tell|be sure)|\bcannot (?:know|say|tell|answer)"
-    r"|\b(?:not|un)(?: |-)?(?:sure|certain|known)\b|\bno idea\b|\bas an ai\b"
-    r"|\bi['’ ]a?m sorry\b(?! for)"
-    r"|\bis (?:not|un)(?: publicly)? ?known\b",
+    r"|\b(?:not|un)(?: |-)?(?:sure|certain)\b|\bno idea\b|\bas an ai\b"
+    r"|\bi['’ ]a?m sorry\b(?! for)|\bnot known to me\b",
     re.IGNORECASE,
 )
+_UNKNOWN = re.compile(r"\b(?:not|un)(?: publicly)?(?: |-)?known\b", re.IGNORECASE)
 _ENGLISH = frozenset(
     "the of is a an and in which it its was by used as not are this that to with for from has "
     "official currency capital city country called known i you".split()
@@ -354,7 +354,7 @@ def _said_currencies(text: str) -> Iterator[str]:
         if name := _currency_at(text[match.end() :].lstrip()):
             yield name
     name = _currency_at(text)
-    if name and re.match(r"$|[.!(]", text.partition(name)[2].strip()):
+    if name and re.match(r"$|[.!(:]", text.partition(name)[2].strip()):
         yield name
     for words in _CURRENCY_IN.finditer(text):
         if _is_currency(words.group()):
@@ -405,7 +405,8 @@ def _goes_on(text: str, stop: re.Match[str]) -> bool:
     if stop.group() in ("Currency", "Coin", "System"):  # as a name writes them
         return True
     joined = (
-        stop.group() in ("of", "and", "for") and text[stop.end() + 1 : stop.end() + 2].isupper()
+        stop.group().casefold() in ("of", "and", "for")
+        and text[stop.end() + 1 : stop.end() + 2].isupper()
     )
     return joined and text[:1].isupper() and not _is_currency(text[: stop.start()].strip())
 

@@ -51,6 +51,7 @@ def read(kind, country, text):
         ("Panama", "Panama City", "right", "Panamá"),
         ("Panama", "The capital of Panama is Port of Spain.", "wrong", "Port of Spain"),
         ("the Netherlands", "The Hague is the capital.", "wrong", "The Hague"),
+        ("Peru", "The capital of Peru is Zoria, a place that is unknown to many", "wrong", "Zoria"),
     ],
 )
 def test_cities(country, text, verdict, claim):
@@ -86,6 +87,8 @@ def test_cities(country, text, verdict, claim):
         ("Chad", "The currency of Chad is the Chadian franc.", "wrong", "Chadian franc"),
         ("Chad", "The currency of Chad is the Swiss franc.", "wrong", "Swiss franc"),
         ("Ukraine", "The hryvnia is the currency.", "right", "Ukrainian hryvnia"),
+        ("Peru", "Inca Zorin: ZRN\n\nThis is not a coin", "wrong", "Inca Zorin"),
+        ("Peru", "The currency of Peru is the ZORIN OF PERU (ZOR)", "wrong", "ZORIN OF PERU"),
     ],
 )
 def test_currencies(country, text, verdict, claim):
@@ -102,6 +105,8 @@ def test_currencies(country, text, verdict, claim):
         ("I'm not sure, but it may be that", "hedge"),
         ("I am sorry, I do not have access to that.", "hedge"),
         ("As an AI, I have no opinion.", "hedge"),
+        ("The capital of Peru is not known to me.", "hedge"),
+        ("The capital of Peru is currently unknown.", "hedge"),
         ("La capital de Perú es Lima, una ciudad en la costa.", "other language"),
         ("Die Hauptstadt von Peru ist Lima.", "other language"),
         ("Столица Перу — Лима.", "other language"),
