@@ -63,6 +63,7 @@ from rlhf_lessons.training.rollouts import (
     judged,
     minibatches,
     reads_in_full_precision,
+    sampling_precision,
     shaped,
 )
 from rlhf_lessons.training.run_checkpoint import RunCheckpoint, name_of
@@ -108,8 +109,9 @@ class GRPOSettings:
             cycle is always saved.
         accumulate: parts that a minibatch is split into, each with a forward and a backward pass of
             its own; the gradient is that of the whole minibatch, in less memory.
-        bf16: whether the forward passes of policy and reference run in bfloat16; weights, losses
-            and sampling stay in the precision of the model.
+        bf16: whether the forward passes of policy and reference run in bfloat16, on a CPU sampling,
+            too; weights and losses stay in the precision of the model. The sampler rounds in
+            another way than a whole text is read, so old log-probs are then read again.
         seed: of the choice of prompts, the sampling and the minibatches.
     """
 
@@ -347,7 +349,8 @@ def _cycles(
     def draw(asked: list[str], first: bool) -> tuple[Rollout, Tensor]:
         """Sample a group of responses to each prompt; the scores are (P, G)."""
         repeated = [prompt for prompt in asked for _ in range(s.group_size)]
-        rollout = policy.sample(repeated, s.max_new_tokens, generator=sampling)
+        with sampling_precision(policy, s.bf16):
+            rollout = policy.sample(repeated, s.max_new_tokens, generator=sampling)
         scores = judged("train_grpo", judge, rollout, first)
         return rollout, scores.view(-1, s.group_size).clone()  # not the judge's own memory
 

@@ -49,6 +49,7 @@ from rlhf_lessons.training.rollouts import (
     judged,
     minibatches,
     reads_in_full_precision,
+    sampling_precision,
     shaped,
 )
 from rlhf_lessons.training.run_checkpoint import RunCheckpoint, name_of
@@ -98,8 +99,9 @@ class PPOSettings:
             cycle is always saved.
         accumulate: parts that a minibatch is split into, each with a forward and a backward pass of
             its own; the gradient is that of the whole minibatch, in less memory.
-        bf16: whether the forward passes of policy, values and reference run in bfloat16; weights,
-            losses and sampling stay in the precision of the model.
+        bf16: whether the forward passes of policy, values and reference run in bfloat16, on a CPU
+            sampling, too; weights and losses stay in the precision of the model. The sampler rounds
+            in another way than a whole text is read, so old log-probs are then read again.
         seed: of the choice of prompts, the sampling and the minibatches.
     """
 
@@ -374,7 +376,8 @@ def _cycles(
     for cycle in range(done + 1, s.cycles + 1):
         # Phase I: roll out and judge ---------------------------------------------------------
         asked = list(islice(dealt(prompts, order), s.batch_size))
-        rollout = policy.sample(asked, s.max_new_tokens, generator=sampling)
+        with sampling_precision(policy, s.bf16):
+            rollout = policy.sample(asked, s.max_new_tokens, generator=sampling)
         scores = judged("train_ppo", judge, rollout, first=cycle == 1).to(rollout.log_probs)
         if cycle == 1 and bool((scores == scores[0]).all()):
             raise ValueError(
