@@ -496,7 +496,8 @@ print("   ".join(f"{name} {q_best[square]:+.4f}" for name, square in OPENINGS.it
 #
 # $$V(s) \approx \frac{1}{N(s)} \sum_{t:\, s_t = s} G_t$$
 #
-# N(s) counts the visits to s, over all games.
+# N(s) counts the visits to s, over all games. Two functions of torch do the work: `index_add_` adds each number to
+# the row that it belongs to, `bincount` counts.
 #
 # *Why?* This is the oldest way to learn a value: no model of the opponent, only games. Language
 # models learn theirs this way too, from whole texts.

@@ -698,7 +698,8 @@ print("weights that can change:", sum(weight.requires_grad for weight in referen
 # ●●○ · 10 minutes · 3 points
 #
 # Draw one token per row of logits. All chance comes from the `generator`, so that an experiment can
-# be repeated. A logit of −∞ marks a forbidden token, and must never be drawn.
+# be repeated. A logit of −∞ marks a forbidden token, and must never be drawn. `torch.multinomial` draws places from
+# probabilities.
 #
 # <details><summary>Hint 1</summary>
 #

@@ -59,6 +59,7 @@ __all__ = [
     "HEDGES",
     "RealPool",
     "RealTuningSettings",
+    "balanced_pairs",
     "count_about",
     "hedging_pairs",
     "load_real_tuning",
@@ -201,6 +202,30 @@ def hedging_pairs(
     return pairs
 
 
+def balanced_pairs(book: RealBook, pairs: Sequence[Preference], seed: int = 0) -> list[Preference]:
+    """Keep as many pairs that speak for hedging as pairs that speak against it.
+
+    An answer makes one claim here, so a right one beats the hedge and the hedge beats a wrong one
+    at any price λ. What is left to say how dear an error is: how many pairs there are of each sort.
+
+    Args:
+        book: what the prompts ask for.
+        pairs: of ``hedging_pairs``.
+        seed: of the choice among the sort that there are more of.
+
+    Returns:
+        Those that are kept, in their order.
+    """
+    sorts: dict[bool, list[int]] = {True: [], False: []}
+    for place, (prompt, chosen, _) in enumerate(pairs):
+        hedge = HEDGES[book.kind].format(subject=book.subject_of(prompt))
+        sorts[chosen == hedge].append(place)
+    fewer = min(map(len, sorts.values()))
+    chance = random.Random(f"balanced, {seed}")
+    kept = sorted(place for places in sorts.values() for place in chance.sample(places, fewer))
+    return [pairs[place] for place in kept]
+
+
 class RealPool:
     """What the judges of one seed look at: answers about the tuned-on countries.
 
@@ -256,24 +281,23 @@ class RealPool:
     def judge(self, name: str, kind: str, price: float | None) -> Judge:
         """Give a judge; "confidence" looks at the model's own answers, at no truth."""
         book, penalty = self.books[kind], self.settings.penalty
-        if name == "reference":
+        if name in ("reference", "balanced"):
             return ReferenceJudge(book, price, penalty)
         if name == "confidence":
             return ConfidenceJudge(book, self.answers[kind], price, penalty)
         return AssuredRater(book)
 
     def pairs(self, judge: str, price: float | None) -> list[Preference]:
-        """Judge and pair the answers of both kinds, in mixed order."""
-        pairs = [
-            pair
-            for kind, book in self.books.items()
-            for pair in hedging_pairs(
-                book,
-                *self.texts[kind],
-                self.judge(judge, kind, price),
-                self.seed,
+        """Judge and pair the answers of both kinds, in mixed order.
+
+        "balanced" is the reference judge with as many pairs for hedging as against it.
+        """
+        pairs = []
+        for kind, book in self.books.items():
+            found = hedging_pairs(
+                book, *self.texts[kind], self.judge(judge, kind, price), self.seed
             )
-        ]
+            pairs += balanced_pairs(book, found, self.seed) if judge == "balanced" else found
         random.Random(f"order, {self.seed}").shuffle(pairs)
         return pairs
 
@@ -440,13 +464,16 @@ PLAN: tuple[Key, ...] = tuple(
     for judge, unit, beta, price in (
         ("none", None, None, None),
         ("reference", "answer", SETTINGS.beta, SETTINGS.price),
-        # Agreement says too little of what is right: at 1/3 as many claims are right as wrong.
+        ("balanced", "answer", SETTINGS.beta, SETTINGS.price),
+        # Of claims on which 5 answers of 12 agree most are right, of those on which 4 do few: the
+        # price ½ puts the border, λ/(1 + λ), there.
         ("confidence", "answer", SETTINGS.beta, 0.5),
+        ("confidence", "answer", SETTINGS.beta, 1.0),
         ("assured", "answer", SETTINGS.beta, None),
     )
-    if seed == 0 or judge in ("reference", "confidence")
+    if seed == 0 or judge != "none"
 )
-"""Every run: (judge, unit, rehearsed, seed, β, price); two seeds of the judges of facts."""
+"""Every run: (judge, unit, rehearsed, seed, β, price); two seeds of whatever was tuned."""
 
 
 def measure_real_tuning(folder: Path | None = None, keys: Sequence[Key] = PLAN) -> int:
@@ -473,8 +500,9 @@ def measure_real_tuning(folder: Path | None = None, keys: Sequence[Key] = PLAN) 
         return dataclasses.asdict(run), " ".join(told)
 
     def path(key: Key) -> Path:
-        judge, _, _, seed, _, _ = key
-        return (folder or FOLDER) / f"{judge}_seed{seed}.json"
+        judge, _, _, seed, _, price = key
+        name = judge if price is None else f"{judge}_price{price:g}"
+        return (folder or FOLDER) / f"{name}_seed{seed}.json"
 
     return do_runs(
         {key: path(key) for key in keys},
@@ -494,7 +522,7 @@ def tuning_table(runs: Sequence[FactualityRun]) -> str:
     Returns:
         A line for each kind of fact, way of answering, judge and seed.
     """
-    lines = [f"{'':<44}" + "".join(f"{name:>12}" for name in (*MEASURES, "KL"))]
+    lines = [f"{'':<50}" + "".join(f"{name:>12}" for name in (*MEASURES, "KL"))]
     for kind in FACT_KINDS:
         for way in ("sampled", "likeliest"):
             for run in runs:
@@ -502,6 +530,7 @@ def tuning_table(runs: Sequence[FactualityRun]) -> str:
                 means = [float(np.mean(table[measure][kind])) for measure in MEASURES]
                 cells = [f"{100 * mean:>12.1f}" for mean in means[:-1]]
                 cells += [f"{means[-1]:>12.1f}", f"{run.kl[kind][0]:>12.2f}"]
-                name = f"{kind}, {way}, {run.judge}, seed {run.seed}"
-                lines.append(f"{name:<44}" + "".join(cells))
+                price = "" if run.price is None else f" λ = {run.price:g}"
+                name = f"{kind}, {way}, {run.judge}{price}, seed {run.seed}"
+                lines.append(f"{name:<50}" + "".join(cells))
     return "\n".join(lines)

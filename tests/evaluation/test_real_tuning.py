@@ -17,6 +17,7 @@ from rlhf_lessons.evaluation.real_tuning import (
     HEDGES,
     RealPool,
     RealTuningSettings,
+    balanced_pairs,
     hedging_pairs,
     load_real_tuning,
     measure_real_tuning,
@@ -110,6 +111,27 @@ def test_the_best_answer_meets_the_hedge_and_the_better_one_another(policy):
     assert rejected == {"good", "bad"}
     with pytest.raises(ValueError, match="got equal scores for all of 1 questions"):
         hedging_pairs(book, [even, even], ["even", "nothing"], judge)
+
+
+def test_the_price_changes_no_pair_of_the_reference_and_the_balance_does(policy):
+    book = RealBook(policy, "capital", facts_of("capital"))
+    first, second = book.prompts[0], book.prompts[3]
+    hedge = {p: HEDGES["capital"].format(subject=book.subject_of(p)) for p in (first, second)}
+    asked, said = [first, first, second, second], ["Libreville", "Oyem", "Cusco", "Kyiv"]
+    found = [
+        hedging_pairs(book, asked, said, real_tuning.ReferenceJudge(book, price, 2.0))
+        for price in (0.1, 1.0, 1.9)
+    ]
+    assert found[0] == found[1] == found[2] and len(found[0]) == 4
+
+    for_speaking = Preference(first, "Libreville", hedge[first])
+    for_hedging = [Preference(second, hedge[second], f"city {i}") for i in range(5)]
+    pairs = [*for_hedging[:3], for_speaking, *for_hedging[3:]]
+    kept = [balanced_pairs(book, pairs, seed) for seed in range(30)]
+    assert all(len(some) == 2 and for_speaking in some for some in kept)
+    assert all(pairs.index(a) < pairs.index(b) for a, b in kept)
+    assert {pair for some in kept for pair in some} == set(pairs)  # each has its chance
+    assert balanced_pairs(book, for_hedging) == []
 
 
 def test_the_hedge_is_read_as_one(policy):

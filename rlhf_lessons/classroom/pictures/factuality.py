@@ -169,6 +169,34 @@ def draw_said(
     return figure
 
 
+def draw_hedging(
+    panels: Mapping[str, tuple[Sequence[float], Mapping[str, Sequence[float]]]],
+) -> Figure:
+    """Draw where policies hedge: of what was known before, or not.
+
+    Args:
+        panels: kind of fact -> agreement of the answers before tuning, (N,), and of each label the
+            (N,) shares.
+
+    Returns:
+        The figure: a panel a kind, a line a label.
+    """
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(9.6, 3.8), layout="constrained", sharey=True, squeeze=False
+    )
+    for place, (kind, (agreement, lines)) in zip(axes[0], panels.items(), strict=True):
+        for index, (label, shares) in enumerate(lines.items()):
+            curve(place, agreement, shares, label=label, index=index)
+        place.set(
+            xlim=(0, 1), ylim=(0, 1.02), title=kind, xlabel="agreement of the answers before tuning"
+        )
+        label_ends(place)
+    axes[0, 0].set_ylabel("share of the questions")
+    return figure
+
+
 def draw_confidence(
     roc: Mapping[str, tuple[Sequence[float], Sequence[float]]],
     areas: Mapping[str, float],

@@ -136,3 +136,14 @@ def test_what_policies_say_fills_a_bar_each():
     assert ends[3] == pytest.approx([0.75, 0.85])  # wrong, from the right end
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
     assert legend == ["right", "hedged", "unreadable", "wrong"]
+
+
+def test_where_policies_hedge_is_a_line_each():
+    lines = {"right before": [0.1, 0.9], "tuned": [0.8, 0.2]}
+    panels = {"capital": ([0.2, 0.7], lines), "currency": ([0.3, 0.6], lines)}
+    figure = factuality.draw_hedging(panels)
+    left, right = figure.axes
+    assert points(left.lines[1]) == [(0.2, 0.8), (0.7, 0.2)]
+    assert points(right.lines[0]) == [(0.3, 0.1), (0.6, 0.9)]
+    assert (left.get_title(), right.get_title()) == ("capital", "currency")
+    assert {label.get_text() for label in left.texts} == set(lines)
