@@ -116,11 +116,7 @@ class Glossary:
     def found(self) -> tuple[Entry, ...]:
         """The entries that the table shows at present."""
         wanted = _folded(self._box.value).split()
-        return tuple(
-            entry
-            for entry in self._chosen
-            if all(word in _folded(" ".join(map(str, vars(entry).values()))) for word in wanted)
-        )
+        return tuple(e for e in self._chosen if all(word in _searched(e) for word in wanted))
 
     def _refresh(self) -> None:
         self._table.value = _table_html(self.found)
@@ -132,6 +128,12 @@ class Glossary:
         text = "\n".join(f"{e.term}: {e.sentence} {e.equation}".rstrip() for e in self.found)
         bundle = display_bundle(self.widget, None, text or "no such entry")
         return {"text/plain": bundle.pop("text/plain"), "text/html": self._repr_html_(), **bundle}
+
+
+def _searched(entry: Entry) -> str:
+    """Give an entry's text to search, as it is and without spaces: Chinese may have some or not."""
+    text = _folded(" ".join(map(str, vars(entry).values())))
+    return f"{text} {text.replace(' ', '')}"
 
 
 def _folded(text: str) -> str:

@@ -74,6 +74,7 @@ def test_no_equation_keeps_a_raw_index():
         ("chinh sach", [POLICY]),
         ("sum discounted", [RETURN]),
         ("kl", [DIVERGENCE]),
+        ("chinhsach", [POLICY]),  # written without its spaces
         ("nothing of the kind", []),
     ],
 )
