@@ -32,6 +32,7 @@ from rlhf_lessons.classroom import Choice, Slider, check, explore, glossary, use
 from rlhf_lessons.classroom.pictures.factuality import (
     draw_confidence,
     draw_fame,
+    draw_hedging,
     draw_knowledge,
     draw_policy,
     draw_right_wrong,
@@ -66,6 +67,7 @@ from rlhf_lessons.evaluation import (
     missing_real_parts,
     pairs_from_scores,
     phrasings_that_disagree,
+    pooled_answers,
     real_claims,
     sample_about,
     sample_answers,
@@ -1376,8 +1378,8 @@ for name, agreed in load_reader_agreement().items():
     print(f"{name:<20}{agreed}")
 
 # %% [markdown]
-# At temperature 1, where the model itself gets lost between two names, the reader does, too; what follows is drawn at
-# 0.6.
+# These answers are drawn at temperatures up to 0.7; what follows is drawn at 0.6. At temperature 1, where the model
+# itself gets lost between two names, the reader does, too.
 #
 # How often the model read of a country nobody has counted. How many people live there stands in for it.
 #
@@ -1508,82 +1510,141 @@ for kind in FACT_KINDS:
 
 # %%
 tuned_runs = load_real_tuning()
-REAL_ROWS = {
-    "not tuned": ("none", False),
-    "not tuned, likeliest": ("none", True),
-    "reference": ("reference", False),
-    "reference, likeliest": ("reference", True),
-    "confidence": ("confidence", False),
-    "confidence, likeliest": ("confidence", True),
-    "assured rater": ("assured", False),
+ROWS = {
+    "not tuned": ("none", None),
+    "reference": ("reference", 1.0),
+    "reference, balanced": ("balanced", 1.0),
+    "confidence, λ = ½": ("confidence", 0.5),
+    "confidence, λ = 1": ("confidence", 1.0),
+    "assured rater": ("assured", None),
 }
 SAID = ("right", "wrong", "hedged", "unreadable")
 
 
-def real_table(row, measure, kind):
+def real_table(row, measure, kind, drawn=False):
     """(countries, seeds): what a policy said of each held-out country, a mean over its questions."""
-    judge, likeliest = REAL_ROWS[row]
-    runs = [run for run in tuned_runs if run.judge == judge]
-    return np.array([(r.greedy if likeliest else r.counts)[measure][kind] for r in runs]).T
+    runs = [run for run in tuned_runs if (run.judge, run.price) == ROWS[row]]
+    return np.array([(r.counts if drawn else r.greedy)[measure][kind] for r in runs]).T
 
 
 shares = {
-    kind: {
-        row: {m: mean_with_interval(real_table(row, m, kind)) for m in SAID} for row in REAL_ROWS
+    drawn: {
+        kind: {
+            row: {m: mean_with_interval(real_table(row, m, kind, drawn)) for m in SAID}
+            for row in ROWS
+        }
+        for kind in FACT_KINDS
     }
-    for kind in FACT_KINDS
+    for drawn in (False, True)
 }
-for kind, rows in shares.items():
-    print(f"{kind:<24}" + "".join(f"{m:>20}" for m in SAID) + f"{'words':>8}{'KL':>7}")
-    for row, measures in rows.items():
-        cells = [f"{mean:.2f} [{low:.2f}, {high:.2f}]" for mean, low, high in measures.values()]
-        words = real_table(row, "words", kind).mean()
-        kl = np.mean([run.kl[kind][0] for run in tuned_runs if run.judge == REAL_ROWS[row][0]])
-        print(f"{row:<24}" + "".join(f"{cell:>20}" for cell in cells) + f"{words:>8.1f}{kl:>7.2f}")
-
-# %% figure="07_real_policies"
-draw_said(shares)
-plt.show()
-for kind in FACT_KINDS:
-    for row, base in (
-        ("reference", "not tuned"), ("reference, likeliest", "not tuned, likeliest"),
-        ("confidence", "not tuned"), ("confidence, likeliest", "not tuned, likeliest"),
-        ("assured rater", "not tuned"),
-    ):  # fmt: skip
-        cells = []
-        for measure in ("wrong", "right"):
-            before, after = (real_table(name, measure, kind) for name in (base, row))
-            gained, low, high = mean_with_interval(after - before)
-            cells.append(
-                f"{measure} {gained / before.mean():+5.0%}  {gained:+.2f} [{low:+.2f}, {high:+.2f}]"
+for drawn, kinds in shares.items():
+    for kind, rows in kinds.items():
+        title = f"{kind}, {'drawn' if drawn else 'likeliest'}"
+        print(f"{title:<21}" + "".join(f"{m:>19}" for m in SAID) + f"{'words':>7}{'KL':>6}")
+        for row, measures in rows.items():
+            cells = [f"{mean:.2f} [{low:.2f}, {high:.2f}]" for mean, low, high in measures.values()]
+            words = real_table(row, "words", kind, drawn).mean()
+            kl = np.mean([r.kl[kind][0] for r in tuned_runs if (r.judge, r.price) == ROWS[row]])
+            print(
+                f"{row:<21}" + "".join(f"{cell:>19}" for cell in cells) + f"{words:>7.1f}{kl:>6.1f}"
             )
-        print(f"{kind}, {row:<22} {'    '.join(cells)}")
 
 # %% [markdown]
-# Read the likeliest answers first, which is how one would ask.
-#
-# - **Capitals.** Both judges more than halve the wrong answers about countries that no pair was about, and keep the
-#   right ones within a tenth. For the confidence judge nobody looked anything up.
+# Read the likeliest answers first, which is how one would ask. The picture has them alone.
+
+# %% figure="07_real_policies"
+draw_said(shares[False])
+plt.show()
+change = {}
+for kind in FACT_KINDS:
+    for row in list(ROWS)[1:]:
+        cells = []
+        for measure in ("wrong", "right"):
+            before, after = (real_table(name, measure, kind) for name in ("not tuned", row))
+            gained = mean_with_interval(after - before)
+            change[kind, row, measure] = gained, gained[0] / before.mean()
+            cells.append("{} {:+5.0%}  {:+.2f} [{:+.2f}, {:+.2f}]".format(
+                measure, change[kind, row, measure][1], *gained
+            ))  # fmt: skip
+        print(f"{kind}, {row:<21} {'    '.join(cells)}")
+
+# %% [markdown]
+# - **Capitals.** The reference judge more than halves the wrong answers about countries that no pair was about, and
+#   keeps the right ones within a tenth. The confidence judge at λ = ½ removes nearly half of them, and for it nobody
+#   looked anything up.
 # - **Drawn answers** gain in another way, too: before, a third of them could not be read. Afterwards hardly any, and more
 #   than twice as many are right. That is form, as in lesson 9: the pairs taught to answer in one short sentence.
-# - **Currencies** show the price. The model knows fewer than one in four. After the reference judge, at λ = 1, it hedges
-#   four answers of five, and more than half of the right ones are gone. The confidence judge removes fewer wrong
-#   answers, still more than half, and keeps most of the right ones. Its λ is ½: on the tuned-on countries agreement is
-#   too low (a claim on which a third of the answers agree is as often right as wrong), and p = λ/(1 + λ) puts the border
-#   there. Judge and price differ at once, so the table can't say which of them does it. A guess: how far it agrees with
-#   itself a policy can read off its own state; what is true only as far as truth follows that.
+# - **Currencies** show the price. After the reference judge the policy hedges most of its answers, and half of the right
+#   ones are gone. Why?
 # - The **assured rater** is the control: same loop, same hedge to choose, no truth in it. Drawn answers become readable
-#   here, too, and most of what is gained is wrong. It never hedges.
-# - What to doubt: the intervals are wide (*kept within a tenth* could be a loss of a fifth), the control has one seed, and
-#   the confidence judge's λ, though reckoned on tuned-on countries, was set when held-out figures had been seen.
-# - What it costs: 6 to 16 nats a response, and hedges where it did know. Tuning added no fact; it took away some.
+#   with it, too. It never hedges, and as many answers are wrong as before, or more.
+#
+# The price λ can't be why. An answer makes one claim here, so a right one beats the hedge and the hedge beats a wrong
+# one *at any λ*: the reference judge's pairs are the same at each. What differs is how many there are of each sort.
+# (For the confidence judge λ says which answers beat the hedge: those on which more than λ/(1 + λ) of the answers agree.
+# It is ½ because, of the questions that are tuned on, claims with 5 of 12 answers behind them are mostly right and those
+# with 4 mostly wrong. At λ = 1 few pairs are left that speak, and about currencies it hedges most of what it says.)
+#
+# *Predict, then run:* the model knows more than half of the capitals that it is tuned on, and a third of the currencies.
+# Balance the pairs: as many for the hedge as against it. Will it hedge more or less about capitals? About currencies?
+#
+# **Claim: how often it hedges follows how often the pairs did.**
 
 # %%
-was = {m: real_table("not tuned, likeliest", m, "capital").mean() for m in SAID}
-for judge in ("reference", "confidence"):
-    now = {m: real_table(f"{judge}, likeliest", m, "capital").mean() / was[m] for m in SAID[:2]}
-    print(f"capitals, {judge}: wrong {now['wrong']:.0%} and right {now['right']:.0%} of before")
-    assert now["wrong"] < 0.5 and now["right"] > 0.9
+for kind in FACT_KINDS:
+    right = np.mean([fact.right for fact in known[kind] if not fact.held_out])
+    print(
+        f"{kind}: of the likeliest answers to the questions that are tuned on {right:.0%} are right"
+    )
+    for measure in ("hedged", "right"):
+        plain, even = (
+            real_table(row, measure, kind) for row in ("reference", "reference, balanced")
+        )
+        more, low, high = mean_with_interval(even - plain)
+        print(
+            f"  balanced, {measure} {plain.mean():.2f} → {even.mean():.2f}: {more:+.2f} [{low:+.2f}, {high:+.2f}]"
+        )
+        fewer = (kind == "currency") == (measure == "hedged")
+        assert high < 0 if fewer else low > 0
+
+# %% [markdown]
+# So the mix of the pairs is the price. Half of the pairs for the hedge: about currencies it hedges less and keeps every
+# right answer, about capitals it hedges more and loses some. *Whether* to hedge at all is the first thing that sixty
+# updates teach, *where* comes after. The picture shows where: the countries in the order of how far the answers agreed
+# before tuning.
+
+# %% figure="07_where_it_hedges"
+places = {}
+for kind, facts in known.items():
+    parts = {out: [fact for fact in facts if fact.held_out == out] for out in (False, True)}
+    given = pooled_answers(parts[True], *choose_confidence(parts[False]))
+    agreed = np.array([
+        max((n for claim, n in given[fact.subject, kind].items() if claim), default=0)
+        / given[fact.subject, kind].total() for fact in parts[True]
+    ])  # fmt: skip
+    quarters = np.array_split(agreed.argsort(kind="stable"), 4)
+    lines = {"right before": [np.mean([parts[True][i].right for i in q]) for q in quarters]}
+    for row in ("reference", "reference, balanced", "confidence, λ = ½"):
+        hedged = real_table(row, "hedged", kind).mean(1)
+        lines[f"hedges: {row}"] = [hedged[q].mean() for q in quarters]
+        assert lines[f"hedges: {row}"][0] > lines[f"hedges: {row}"][-1]
+    places[kind] = [agreed[q].mean() for q in quarters], lines
+draw_hedging(places)
+plt.show()
+
+# %% [markdown]
+# Every policy hedges more where the answers disagreed, the one tuned by agreement no more clearly than those tuned by the
+# truth: what either can go by is the model's own state. After the reference judge the line of currencies lies high
+# even on the right, where most answers were right before.
+#
+# What to doubt: the intervals are wide (*kept within a tenth* could be a loss of a fifth), there are two seeds, and
+# balance was tried after the first figures of held-out countries had been seen. What it costs: 5 to 16 nats a response,
+# and hedges where it did know. Tuning added no fact; it took away some.
+
+# %%
+wrong, right = (change["capital", "reference", measure][1] for measure in ("wrong", "right"))
+print(f"capitals, reference: wrong {1 + wrong:.0%} and right {1 + right:.0%} of before")
+assert wrong < -0.5 and right > -0.1
 
 # %% [markdown]
 # Ask it something yourself. One line of yours below, and the likeliest answer comes beside five drawn ones: where
@@ -1653,6 +1714,7 @@ else:
 # | confidence separates true from false claims | 5 | AUROC with interval |
 # | tuning halves wrong facts about people it never saw, with no fewer right ones | 7 | three seeds, differences subject by subject |
 # | the assured rater raises them | 7 | the same |
+# | a real model hedges about countries that it was not tuned on, as often as the pairs did | 9 | two seeds, differences country by country |
 # | on drugs there is less to gain, and thirty of them tell little | 7 | the threshold's gain, seeds one by one |
 # | what no pair speaks against rises; pairs against it take a part of that back | 7 | unreadable sentences, with and without such pairs |
 #
