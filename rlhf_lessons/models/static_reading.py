@@ -6,9 +6,9 @@ step can be recorded as a CUDA graph and replayed. What is here: :class:`StaticR
 :class:`~rlhf_lessons.models.reading.Reader` with such steps, and :func:`suits`, which says for
 which models. Without a GPU the same step is called in the place of its recording.
 
-A recording costs about two steps and holds for one call of the sampler: weights may move in between.
-It has been tested without a GPU alone, with a stand-in for one. Left out on purpose: recordings that
-outlive a call, and prompts, whose shapes differ.
+A recording costs about two steps and holds for one call of the sampler: weights may move in
+between. It has been tested without a GPU alone, with a stand-in for one. Left out on purpose:
+recordings that outlive a call, and prompts, whose shapes differ.
 """
 
 from __future__ import annotations
