@@ -193,7 +193,7 @@ def test_the_draws_are_the_same_and_rows_are_dropped_at_few_sizes(prompts, repla
 
 @torch.no_grad()
 def test_the_sampler_looks_every_few_steps_and_cuts_what_came_after_the_end():
-    """By hand: three rows end at steps 1, 3 and 2 of at most 9; nobody looks before the fourth."""
+    """By hand: three rows end at steps 2, 3 and 1 of at most 9; nobody looks before the fourth."""
 
     class Scripted:
         look_every = 4
@@ -205,7 +205,7 @@ def test_the_sampler_looks_every_few_steps_and_cuts_what_came_after_the_end():
         def read(self, tokens):
             self.read_rows.append(len(tokens))
             step = len(self.read_rows)
-            return self.logits([[2, 5, 5], [5, 5, 5], [5, 2, 5], [5, 5, 5]][step - 1])
+            return self.logits([[2, 5, 5], [5, 2, 5], [5, 5, 2]][step - 1])
 
         def logits(self, tokens):
             return torch.nn.functional.one_hot(torch.tensor(tokens), 8) * 100.0
@@ -217,11 +217,11 @@ def test_the_sampler_looks_every_few_steps_and_cuts_what_came_after_the_end():
     )  # fmt: skip
     assert reader.read_rows == [3, 3, 3]
     assert is_end.tolist() == [
-        [False, True, False, False],
-        [False, False, False, True],
-        [True, False, False, False],
+        [False, True, False],
+        [False, False, True],
+        [True, False, False],
     ]
-    assert tokens.shape == log_probs.shape == (3, 4)
+    assert tokens.shape == log_probs.shape == (3, 3)
 
 
 @pytest.mark.parametrize(("running", "count"), [("TFTFF", 2), ("FTFTT", 4), ("FFFFT", 3)])
