@@ -11,8 +11,8 @@ on both sides, a step of theirs and one of ours in turns within one process, med
 between two waits for the device.
 
     sampling   256 prompts × 48 tokens (hardly any response of random weights ends), float32 and
-               bfloat16, beside ``generate`` as users call it, and on a GPU with its static cache,
-               which compiles
+               bfloat16, with ``static_cache=True`` and without, beside ``generate`` as users call
+               it, and on a GPU with its static cache, which compiles
     sft, rm    64 texts or pairs a step; dpo also beside TRL with the reference's log-probs
                computed beforehand, which is counted for neither side
     ppo        a cycle of 256 × 48 with a value function on its own body, 16 updates; no peer
@@ -44,6 +44,7 @@ from rlhf_lessons.models import (
     LanguagePolicy,
     RewardModel,
     ValueHead,
+    static_reading,
     word_tokenizer,
 )
 from rlhf_lessons.models.reading import Reader
@@ -203,9 +204,12 @@ def right(device: Device, size: Size) -> None:
 
     uniforms = torch.rand((size.new_tokens, size.rows, 1), generator=torch.manual_seed(1))
     drawn = []
-    for policy in (here, there):
+    room = size.new_tokens - 1
+    readers = [Reader(here._forward, None, room), Reader(there._forward, None, room)]
+    if static_reading.suits(there.model):
+        readers.append(static_reading.StaticReader(there.model, there._forward, None, room))
+    for policy, reader in zip((here, there, there), readers, strict=False):
         batch = policy.encode(prompts(size.rows, size))
-        reader = Reader(policy._forward, None, room=size.new_tokens - 1)
         with torch.no_grad():
             tokens, _, _ = sample_tokens(
                 reader, batch.prompt_tokens, uniforms.to(policy.device),
@@ -213,14 +217,16 @@ def right(device: Device, size: Size) -> None:
             )  # fmt: skip
         drawn.append(tokens.cpu())
     # One draw in some ten thousand falls between two sums of probabilities that differ by rounding.
-    rows = (drawn[0] == drawn[1]).all(1)
-    differences["rows_drawn_otherwise"] = float((~rows).float().mean())
+    names = ("rows_drawn_otherwise", "rows_drawn_otherwise_static")
+    for name, tokens in zip(names, drawn[1:], strict=False):
+        differences[name] = float((drawn[0] != tokens).any(1).float().mean())
     fine = (
         differences["log_probs"] < 1e-3
         and differences["dpo_loss"] < 1e-4
-        and differences["rows_drawn_otherwise"] < 0.1
+        and all(differences.get(name, 0) < 0.1 for name in names)
     )
-    report(device, row="right", right=fine, **differences)
+    recorded = getattr(readers[-1], "replay", None) is not None
+    report(device, row="right", right=fine, static_step_recorded=recorded, **differences)
     if not fine:
         raise SystemExit("gpu.py: the device's float32 differs from the CPU's; nothing was timed")
 
@@ -239,8 +245,11 @@ def sampling(device: Device, size: Size) -> None:
         asked = prompts(size.rows, size)
         encoded = policy.encode(asked)
 
-        def ours(policy: LanguagePolicy = policy, asked: list[str] = asked) -> None:
-            policy.sample(asked, size.new_tokens)
+        def ours(policy=policy, asked=asked, **settings: bool) -> None:
+            policy.sample(asked, size.new_tokens, **settings)
+
+        def static(ours=ours) -> None:
+            ours(static_cache=True)
 
         def generate(policy=policy, encoded=encoded, **cache: str) -> None:
             policy.model.generate(
@@ -252,9 +261,9 @@ def sampling(device: Device, size: Size) -> None:
         if device.is_gpu:
             peers["generate, static cache"] = lambda g=generate: g(cache_implementation="static")
         for peer, theirs in peers.items():
-            seconds: tuple[list[float], list[float]] = ([], [])
+            seconds: tuple[list[float], ...] = ([], [], [])
             for turn in range(size.steps // 2 + 2):
-                for work, kept in zip((theirs, ours), seconds, strict=True):
+                for work, kept in zip((theirs, ours, static), seconds, strict=True):
                     torch.manual_seed(turn)
                     start = device.clock()
                     work()
@@ -264,8 +273,10 @@ def sampling(device: Device, size: Size) -> None:
                 device, row="sampling", dtype=name, peer=peer, rows=size.rows,
                 new_tokens=size.new_tokens,
                 ours_tokens_per_s=round(tokens / statistics.median(seconds[1][2:])),
+                static_tokens_per_s=round(tokens / statistics.median(seconds[2][2:])),
                 theirs_tokens_per_s=round(tokens / statistics.median(seconds[0][2:])),
                 ratio=side_by_side.ratio(seconds[0][2:], seconds[1][2:]),
+                static_ratio=side_by_side.ratio(seconds[0][2:], seconds[2][2:]),
             )  # fmt: skip
         del policy
         clean(device)

@@ -19,6 +19,7 @@ def test_what_needs_no_peer_runs_on_a_cpu():
     assert lines[0]["right"] is True
     for dtype in ("float32", "bfloat16"):
         assert rows["sampling", dtype]["ours_tokens_per_s"] > 0
+        assert rows["sampling", dtype]["static_tokens_per_s"] > 0
         assert rows["ppo", dtype]["cycle_s"] > 0
 
 

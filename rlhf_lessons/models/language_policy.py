@@ -26,11 +26,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rlhf_lessons.models import adapters, gpt2_body
+from rlhf_lessons.models import adapters, gpt2_body, static_reading
 from rlhf_lessons.models.products import FROM_ROWS, fast_products, linear
 from rlhf_lessons.models.reading import GPT2Reader, Reader
 from rlhf_lessons.models.sampling import check_sampling, sample_tokens
 from rlhf_lessons.models.saved_model import load_language_model, save_whole
+from rlhf_lessons.models.static_reading import StaticReader
 from rlhf_lessons.models.token_batch import Rollout, TokenBatch, check_batch
 from rlhf_lessons.models.tokens_of_text import TokensOfText, checked_texts, text_config
 
@@ -553,11 +554,19 @@ class LanguagePolicy:
         return logits
 
     def _forward(
-        self, tokens: Tensor, seen: Tensor | None, *, keep: int, use_cache: bool, cache: Any = None
+        self,
+        tokens: Tensor,
+        seen: Tensor | None,
+        *,
+        keep: int,
+        use_cache: bool,
+        cache: Any = None,
+        positions: Tensor | None = None,
     ) -> tuple[Tensor, Any]:
         """Run the model on ``tokens`` (B, N), which follow what is in the cache.
 
         ``seen`` (B, past + N) is True at real tokens; None, the fast way, says that all are.
+        ``positions`` (B, N) are counted from it unless they are given.
         Returns the logits of the last ``keep`` positions and the cache.
         """
         arguments: dict[str, Any] = {"input_ids": tokens, "use_cache": use_cache}
@@ -565,10 +574,11 @@ class LanguagePolicy:
             arguments["past_key_values"] = cache
         if seen is not None:
             arguments["attention_mask"] = seen.long()
-            if self._takes_positions:
+            if self._takes_positions and positions is None:
                 # The first real token of a row is at position 0, however much padding precedes it.
-                positions = (seen.long().cumsum(-1) - 1).clamp(min=0)
-                arguments["position_ids"] = positions[:, -tokens.shape[1] :]
+                positions = (seen.long().cumsum(-1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
+        if self._takes_positions and positions is not None:
+            arguments["position_ids"] = positions
         if self._keep_argument is not None:
             arguments[self._keep_argument] = keep
         # A few rows gain nothing by it; below that, to look at each operation costs more.
@@ -590,6 +600,7 @@ class LanguagePolicy:
         top_p: float | None = None,
         generator: torch.Generator | None = None,
         uniforms: Tensor | None = None,
+        static_cache: bool = False,
     ) -> Rollout:
         """Sample one response to each prompt, token by token, until the end token.
 
@@ -610,6 +621,11 @@ class LanguagePolicy:
             uniforms: (max_new_tokens, B) numbers in [0, 1), one for each token that could be drawn,
                 in the place of a generator. What a row says depends on its own column alone, so
                 that several processes can share out the columns of one draw.
+            static_cache: whether to take the memory of keys and values once, so that each step is
+                the same work: a GPU then replays it as a CUDA graph in the place of waiting for
+                hundreds of launches. The draws are the same. Families that cannot are sampled as
+                without it. It was tested on the CPU alone, where it gains nothing (a step takes 2
+                to 11 % longer), and has not yet run on a GPU.
 
         Returns:
             the rollout; T is the length of the longest response.
@@ -653,10 +669,14 @@ class LanguagePolicy:
         uniforms = (uniforms.unsqueeze(-1) * (1 - 2**-22)).to(device, self._logits_dtype)
         unspoken = self._text.unspoken
         prompt_mask = None if batch.prompt_mask.all() else batch.prompt_mask
-        fast = gpt2_body.is_plain(self.model) and not torch.is_autocast_enabled(device.type)
-        reader: Reader | GPT2Reader = (GPT2Reader if fast else Reader)(
-            self.model if fast else self._forward, prompt_mask, room=max_new_tokens - 1
-        )
+        room = max_new_tokens - 1
+        reader: Reader | GPT2Reader
+        if static_cache and static_reading.suits(self.model):
+            reader = StaticReader(self.model, self._forward, prompt_mask, room)
+        elif gpt2_body.is_plain(self.model) and not torch.is_autocast_enabled(device.type):
+            reader = GPT2Reader(self.model, prompt_mask, room)
+        else:
+            reader = Reader(self._forward, prompt_mask, room)
         tokens, log_probs, is_end = sample_tokens(
             reader, batch.prompt_tokens, uniforms, torch.tensor(self.end_token_ids, device=device),
             None if unspoken is None else unspoken.to(device), temperature, top_k, top_p,

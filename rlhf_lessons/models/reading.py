@@ -2,8 +2,9 @@
 
 Sampling (lesson 2 and all after it) spends its time here. What is here: :class:`Reader`, which
 works for every model because it lets the model do the work, and :class:`GPT2Reader`, the same for
-an ordinary GPT-2 with its steps written out, which is faster (``benchmarks/RESULTS.md``). Left out
-on purpose: gradients, beams, and quantised caches.
+an ordinary GPT-2 with its steps written out, which is faster (``benchmarks/RESULTS.md``). For a GPU
+there is :mod:`~rlhf_lessons.models.static_reading`. Left out on purpose: gradients, beams, and
+quantised caches.
 """
 
 from __future__ import annotations
@@ -31,7 +32,12 @@ class Reader:
         forward: ``forward(tokens, seen, keep=1, use_cache=True, cache=cache)`` -> (logits, cache).
         prompt_mask: (B, P) boolean, True = a token of the prompt; None where nothing is padded.
         room: how many tokens will be read after the prompts.
+
+    Attributes:
+        look_every: after how many steps the sampler asks which rows have ended.
     """
+
+    look_every = 1
 
     def __init__(
         self, forward: Callable[..., tuple[Tensor, Any]], prompt_mask: Tensor | None, room: int
@@ -80,6 +86,10 @@ class Reader:
         parts = (self.cache, *getattr(self.cache, "layers", ()))
         return all(hasattr(part, "batch_select_indices") for part in parts)
 
+    def batch_for(self, running: int) -> int:
+        """Give the fewest rows it can go on with that hold these."""
+        return running
+
     def keep(self, rows: Tensor) -> None:
         """Go on with only these rows."""
         self.cache.batch_select_indices(rows)
@@ -99,6 +109,8 @@ class GPT2Reader:
         prompt_mask: (B, P) boolean, True = a token of the prompt; None where nothing is padded.
         room: how many tokens will be read after the prompts.
     """
+
+    look_every = 1
 
     def __init__(self, model: PreTrainedModel, prompt_mask: Tensor | None, room: int) -> None:
         self.model = model
@@ -129,6 +141,10 @@ class GPT2Reader:
     def can_drop(self) -> bool:
         """Say that rows can be dropped."""
         return True
+
+    def batch_for(self, running: int) -> int:
+        """Give the fewest rows it can go on with that hold these."""
+        return running
 
     def read(self, tokens: Tensor) -> Tensor:
         """Read (B, N) tokens that follow what was read and give the next token's logits (B, V)."""
@@ -171,14 +187,18 @@ class GPT2Reader:
 
     def keep(self, rows: Tensor) -> None:
         """Go on with only these rows; a row that stays where it was costs nothing."""
-        count = rows.shape[0]
-        (places,) = (rows != torch.arange(count, device=rows.device)).nonzero(as_tuple=True)
-        moved = rows[places]
+        places, moved = moves(rows)
         for states in self.states:
             states[:, places, :, : self.length] = states[:, moved, :, : self.length]
-        self.states = [states[:, :count] for states in self.states]
+        self.states = [states[:, : len(rows)] for states in self.states]
         if self.seen is not None:
             self.seen, self.padding = self.seen[rows], self.padding[rows]
+
+
+def moves(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Give the first places to which other rows come when only ``rows`` (N,) stay, and which."""
+    (places,) = (rows != torch.arange(len(rows), device=rows.device)).nonzero(as_tuple=True)
+    return places, rows[places]
 
 
 def _distinct(tokens: Tensor, seen: Tensor | None) -> tuple[Tensor, Tensor]:

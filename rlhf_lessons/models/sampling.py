@@ -39,7 +39,8 @@ def sample_tokens(
     """Draw a response to each prompt.
 
     Args:
-        reader: a new reader of the model.
+        reader: a new reader of the model. How often to look who has ended, for which a GPU must be
+            waited for, and to how many rows it shrinks is up to it.
         prompt_tokens: (B, P) token ids, padded on the left.
         uniforms: (N, B, 1) numbers in [0, 1), N the most tokens of a response.
         end_token_ids: (E,) the tokens that end a response.
@@ -63,16 +64,22 @@ def sample_tokens(
         drawn, log_prob = _draw(logits, uniforms[step, row], unspoken, temperature, top_k, top_p)
         tokens[row, step], log_probs[row, step] = drawn, log_prob
         ended = ended | _is_any(drawn, end_token_ids)
-        running = len(row) - int(ended.sum())
-        if running == 0 or step + 1 == most:
+        if step + 1 == most:
             break
-        if running <= DROP_BELOW * len(row) and reader.can_drop():
-            places = _packed(~ended)
-            reader.keep(places)
-            row, drawn, ended = row[places], drawn[places], ended[places]
+        if (step + 1) % reader.look_every == 0:
+            running = len(row) - int(ended.sum())
+            if running == 0:
+                break
+            kept = reader.batch_for(running)
+            if kept <= DROP_BELOW * len(row) and reader.can_drop():
+                places = _packed(~ended, kept)
+                reader.keep(places)
+                row, drawn, ended = row[places], drawn[places], ended[places]
         logits = reader.read(drawn.unsqueeze(1))
-    tokens = tokens[:, : step + 1]
-    return tokens, log_probs[:, : step + 1], _is_any(tokens, end_token_ids)
+    is_end = _is_any(tokens[:, : step + 1], end_token_ids)
+    # Where nobody looked at once, steps came after the last row had ended.
+    longest = min(step, int((is_end.cumsum(1) == 0).any(0).sum())) + 1
+    return tokens[:, :longest], log_probs[:, :longest], is_end[:, :longest]
 
 
 def check_sampling(
@@ -106,14 +113,14 @@ def _is_any(tokens: Tensor, wanted: Tensor) -> Tensor:
     return (tokens.unsqueeze(-1) == wanted).any(-1)
 
 
-def _packed(running: Tensor) -> Tensor:
-    """Give for each of the first places the row that goes there, so that few rows move.
+def _packed(running: Tensor, count: int) -> Tensor:
+    """Give for each of the first ``count`` places the row that goes there, so that few rows move.
 
     Running rows that stand in the first places stay, and the last ones fill the gaps.
     """
-    count = int(running.sum())
     kept = torch.arange(count, device=running.device)
-    kept[~running[:count]] = running[count:].nonzero().squeeze(1) + count
+    late = running[count:].nonzero().squeeze(1) + count
+    kept[(~running[:count]).nonzero().squeeze(1)[: len(late)]] = late
     return kept
 
 

@@ -115,8 +115,10 @@ def test_log_probs_are_the_models_own_alone_and_in_a_batch(policy):
         torch.testing.assert_close(single.detach(), expected, **CLOSE)
 
 
-def test_sampling_agrees_with_reading_again(policy):
-    rollout = policy.sample(PROMPTS * 4, 8, generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("static_cache", [False, True])
+def test_sampling_agrees_with_reading_again(policy, static_cache):
+    generator = torch.Generator().manual_seed(0)
+    rollout = policy.sample(PROMPTS * 4, 20, generator=generator, static_cache=static_cache)
     assert len(set(rollout.responses)) > 1
     torch.testing.assert_close(rollout.log_probs, policy.log_probs_of(rollout).detach(), **CLOSE)
 
