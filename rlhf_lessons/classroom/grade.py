@@ -370,10 +370,16 @@ def grade_notebook(
     except NotANotebook as problem:
         return Graded(lesson, str(path), 0, total, problem=str(problem))
     copy = prepare(notebook, manifest, quick, seconds)
+    course = _course()
     try:
         seen, trouble = run_copy(copy, memory_gib)
     except OSError as error:
         return Graded(lesson, str(path), 0, total, problem=f"could not run it: {error}")
+    changed = sorted({name for name, _ in course.items() ^ _course().items()})
+    if changed:
+        # What examined it is not what was released, and would examine every later notebook, too.
+        problem = f"the course's own {changed[0]} changed meanwhile: install the package again"
+        return Graded(lesson, str(path), 0, total, problem=problem)
     if not seen:
         problem = f"nbval could not run it: {trouble or 'it said nothing'}"
         return Graded(lesson, str(path), 0, total, problem=problem)
@@ -386,6 +392,13 @@ def grade_notebook(
         notes.append("the run broke off: the process that holds the kernel ended, or took too long")
     points = sum(scored.points for scored in exercises)
     return Graded(lesson, str(path), points, total, exercises, tuple(map(_plain, notes)))
+
+
+def _course() -> dict[str, str]:
+    """The package's code and the manifest, by the hash of what they hold."""
+    room = Path(__file__).resolve().parents[1]
+    files = [RELEASED, *room.rglob("*.py")]
+    return {f"{p.relative_to(room)}": hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
 # From cells to points ---------------------------------------------------------------------------

@@ -481,6 +481,29 @@ def test_texts_of_the_notebook_only_print(course, solved, monkeypatch, tmp_path)
     assert len(hint) < 5000 and len(text) < 10**5
 
 
+def test_a_notebook_that_changes_the_course_scores_nothing(
+    course, solved, instead_of_running, manifest, monkeypatch, tmp_path
+):
+    """It would examine every later notebook, too."""
+    room = tmp_path / "rlhf_lessons" / "classroom"
+    room.mkdir(parents=True)
+    for name in ("grade.py", "released.json", "exercises.py"):
+        (room / name).write_text("as released")
+    monkeypatch.setattr(grade, "__file__", str(room / "grade.py"))
+    monkeypatch.setattr(grade, "RELEASED", room / "released.json")
+    assert grade.grade_notebook(solved, NAME, manifest).points == 4
+    run_copy = grade.run_copy
+
+    def change(prepared, memory_gib):
+        (room / "exercises.py").write_text("mine")
+        return run_copy(prepared, memory_gib)
+
+    monkeypatch.setattr(grade, "run_copy", change)
+    graded = grade.grade_notebook(solved, NAME, manifest)
+    assert graded.points == 0 and graded.exercises == ()
+    assert "exercises.py changed meanwhile" in graded.problem
+
+
 def test_a_notebook_of_another_lesson_is_told(course, solved, instead_of_running, manifest):
     def change(notebook):
         notebook.metadata["rlhf_lessons"]["lesson"] = "90_first"
