@@ -6,10 +6,12 @@ read. Points come from the released manifest and from outcomes that the checks t
 (``examiner.py``), read back cell by cell (``nbval_marks.py``). A lesson whose kernel dies, hangs or
 grows too large costs that lesson, and the next one is graded as usual.
 
-Exit status: 0 when every point was reached, 1 when not, 2 when the command was not understood.
+Exit status: 0 when every point was reached, 1 when not, 2 when the command was not understood, 130
+when it was stopped. What cells have started and left behind is ended with their notebook.
 
 Left out on purpose: a sandbox. Grading runs the learner's code with the learner's rights, as
-opening the notebook does; a class that grades strangers' files should do it in a container.
+opening the notebook does: it can write files, claim any score (``examiner.py``) and end the
+grader. A class that grades strangers' files should do it in a container, one notebook each.
 """
 
 from __future__ import annotations
@@ -17,9 +19,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
+import io
 import json
 import os
 import re
+import secrets
+import signal
 import subprocess
 import sys
 import tempfile
@@ -37,7 +42,9 @@ from rlhf_lessons.whole_files import replace_file
 RELEASED = Path(__file__).with_name("released.json")
 KEY = "rlhf_lessons"
 PLAN = "rlhf_grading"
+RUN = "RLHF_LESSONS_GRADING"  # in the environment of all that one graded notebook starts
 MEMORY_GIB = 4.0
+LONGEST = 4000  # characters of a hint or note: the notebook shows all of it
 # How long a cell may take. Checks and definitions take seconds; the longest training cell of the
 # course takes about a minute on two cores, so ten times that is no machine's fault.
 SECONDS = {"setup": 120, "exercise": 60, "check": 30, "train": 600, "show": 120, "own": 60}
@@ -136,6 +143,8 @@ def read_notebook(path: Path) -> Any:
             f"{path} is damaged: its JSON breaks off or is wrong at line {error.lineno} "
             f"({error.msg}); restore it, for example from a checkpoint"
         ) from None
+    except (RecursionError, ValueError) as error:  # too deep, or a number of thousands of digits
+        raise NotANotebook(f"{path} is not a valid notebook: {error}") from None
     if not isinstance(content, dict) or not ({"cells", "worksheets"} & content.keys()):
         raise NotANotebook(f"{path} is not a notebook: it is JSON, but has no cells")
     try:
@@ -146,6 +155,8 @@ def read_notebook(path: Path) -> Any:
         for cell in notebook.cells:
             if not isinstance(cell.source, str) or not isinstance(cell.metadata, dict):
                 raise TypeError("a cell without source or metadata")
+            # Half a character (JSON may hold it, UTF-8 not) is written as Python would escape it.
+            cell.source = cell.source.encode("utf-8", "backslashreplace").decode("utf-8")
     except Exception as error:
         raise NotANotebook(f"{path} is not a valid notebook: {error}") from None
     return notebook
@@ -224,9 +235,11 @@ def _roles(cells: Sequence, exercises: dict[str, dict], notes: list[str]) -> dic
     return roles
 
 
-def _about(cell: Any) -> dict:
-    about = cell.metadata.get(KEY)
-    return about if isinstance(about, dict) else {}
+def _about(thing: Any) -> dict[str, str]:
+    """What the course wrote about a notebook or cell; its entries are text, others are not its."""
+    about = thing.metadata.get(KEY)
+    entries = about.items() if isinstance(about, dict) else ()
+    return {key: value for key, value in entries if isinstance(value, str)}
 
 
 def _kind(cell: Any, released: dict[str, str]) -> str:
@@ -271,12 +284,17 @@ def run_copy(copy: _Copy, memory_gib: float) -> tuple[dict[int, dict], str]:
         command += ["--marks", str(marks), "--kernel-memory", str(memory_gib)]
         package = str(Path(__file__).resolve().parents[2])
         paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+        run = secrets.token_hex(8)
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(paths),
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+            # The learner's history stays theirs, and their start-up files out of a fresh kernel.
+            "IPYTHONDIR": str(results / "ipython"),
+            RUN: run,
         }
-        environment.pop("PYTEST_ADDOPTS", None)
+        for name in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS"):
+            environment.pop(name, None)
         limit = 120 + sum(10 + cell.metadata[PLAN]["seconds"] for cell in copy.notebook.cells)
         process = subprocess.Popen(
             command,
@@ -295,7 +313,7 @@ def run_copy(copy: _Copy, memory_gib: float) -> tuple[dict[int, dict], str]:
         except subprocess.TimeoutExpired:
             said = f"no end after {limit:g} s"
         finally:
-            _end(process)
+            _end(process, run)
         seen = read_marks(marks)
         last = "\n".join(said.strip().splitlines()[-4:])  # where pytest says what went wrong
         return seen, "" if len(seen) == len(copy.sources) else last[-1500:]
@@ -311,21 +329,20 @@ def read_marks(path: Path) -> dict[int, dict]:
     return seen
 
 
-def _end(process: subprocess.Popen) -> None:
-    """End the process and every kernel that it started, when it has not ended by itself."""
-    if process.poll() is not None:
-        return
-    try:
-        family = psutil.Process(process.pid).children(recursive=True)
-    except psutil.Error:
-        family = []
-    process.kill()
-    for member in family:
-        try:
-            member.kill()
-        except psutil.Error:
-            pass
-    process.wait()
+def _end(process: subprocess.Popen, run: str) -> None:
+    """End the process, its kernel, and what cells have started and left behind."""
+    if process.poll() is None:
+        process.kill()
+        process.wait()
+    left = []
+    for member in psutil.process_iter():
+        # Who started it may be gone, or it may have a session of its own: only what it inherited
+        # still says whose it is.
+        with contextlib.suppress(psutil.Error, OSError):
+            if member.environ().get(RUN) == run:
+                member.kill()
+                left.append(member)
+    psutil.wait_procs(left, timeout=5)
 
 
 def grade_notebook(
@@ -353,17 +370,35 @@ def grade_notebook(
     except NotANotebook as problem:
         return Graded(lesson, str(path), 0, total, problem=str(problem))
     copy = prepare(notebook, manifest, quick, seconds)
+    course = _course()
     try:
         seen, trouble = run_copy(copy, memory_gib)
     except OSError as error:
         return Graded(lesson, str(path), 0, total, problem=f"could not run it: {error}")
+    changed = sorted({name for name, _ in course.items() ^ _course().items()})
+    if changed:
+        # What examined it is not what was released, and would examine every later notebook, too.
+        problem = f"the course's own {changed[0]} changed meanwhile: install the package again"
+        return Graded(lesson, str(path), 0, total, problem=problem)
     if not seen:
         problem = f"nbval could not run it: {trouble or 'it said nothing'}"
         return Graded(lesson, str(path), 0, total, problem=problem)
     exercises = tuple(_score(entry, copy, seen) for entry in manifest["exercises"])
     notes = [*copy.notes, *_cell_notes(copy, seen, manifest)]
+    held = _about(notebook).get("lesson", lesson)
+    if held != lesson:
+        notes.insert(0, f"{path.name} holds lesson {held}, and was graded as lesson {lesson}")
+    if len(seen) < len(copy.sources):
+        notes.append("the run broke off: the process that holds the kernel ended, or took too long")
     points = sum(scored.points for scored in exercises)
-    return Graded(lesson, str(path), points, total, exercises, tuple(notes))
+    return Graded(lesson, str(path), points, total, exercises, tuple(map(_plain, notes)))
+
+
+def _course() -> dict[str, str]:
+    """The package's code and the manifest, by the hash of what they hold."""
+    room = Path(__file__).resolve().parents[1]
+    files = [RELEASED, *room.rglob("*.py")]
+    return {f"{p.relative_to(room)}": hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
 # From cells to points ---------------------------------------------------------------------------
@@ -379,7 +414,8 @@ def _score_once(entry: dict, place: int, copy: _Copy, seen: dict[int, dict]) -> 
     number, function = entry["exercise"], entry["function"]
 
     def scored(points: int, status: str, *hints: str) -> Scored:
-        return Scored(number, entry["title"], points, entry["points"], status, hints)
+        shown = tuple(map(_plain, hints))
+        return Scored(number, entry["title"], points, entry["points"], status, shown)
 
     mark = seen.get(place)
     if mark is None or mark["status"] == "not reached":
@@ -466,6 +502,13 @@ def _name(copy: _Copy, place: int) -> str:
     return f"the cell {first[:57] + '...' if len(first) > 60 else first!r}"
 
 
+def _plain(text: str) -> str:
+    """A text from the notebook, safe to print: no control characters, and not without end."""
+    more = " ..." if len(text) > LONGEST else ""
+    kept = text[:LONGEST].expandtabs(4)
+    return "".join(c if c == "\n" or c.isprintable() else ascii(c)[1:-1] for c in kept) + more
+
+
 # The score table --------------------------------------------------------------------------------
 
 
@@ -549,6 +592,9 @@ def find_lessons(
         if path.suffix == ".ipynb" and path.exists():
             found.append((_lesson_of(path, released), path))
             continue
+        if path.suffix == ".ipynb" and path.parent != Path():
+            # Never another file of the same name: it may be another learner's.
+            raise UsageError(f"there is no notebook {word}")
         stem = path.stem if path.suffix == ".ipynb" else word
         fits = [name for name in released if name == stem or name[:2] == stem.zfill(2)]
         if not fits:
@@ -564,9 +610,9 @@ def find_lessons(
 def _lesson_of(path: Path, released: dict[str, dict]) -> str:
     """The lesson that a file holds: by its metadata, else by the start of its name."""
     try:
-        about = read_notebook(path).metadata.get(KEY)
-        if isinstance(about, dict) and about.get("lesson") in released:
-            return about["lesson"]
+        held = _about(read_notebook(path)).get("lesson")
+        if held in released:
+            return held
     except NotANotebook:
         pass  # graded below as what its name says, where the table tells what is wrong with it
     for name in released:
@@ -660,6 +706,11 @@ def main(arguments: Sequence[str] | None = None, released: Path = RELEASED) -> i
         return 2
     results: list[Graded] = []
     status = 0
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file in an encoding without ─, say
+            stream.reconfigure(errors="replace")
+    # Asked to end, it ends as at Ctrl-C: with the kernel, and with what was graded so far.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         for lesson, path in lessons:
             print(f"grading {lesson} ...", file=sys.stderr, flush=True)
@@ -676,6 +727,8 @@ def main(arguments: Sequence[str] | None = None, released: Path = RELEASED) -> i
     except KeyboardInterrupt:
         print("stopped; what was graded so far:", file=sys.stderr)
         status = 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
     points, total = sum(g.points for g in results), sum(g.total for g in results)
     if options.json is not None:
         scores = {"points": points, "total": total, "lessons": [asdict(g) for g in results]}

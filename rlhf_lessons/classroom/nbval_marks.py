@@ -23,7 +23,9 @@ from rlhf_lessons.classroom.exercises import CHECK_MIME
 
 PLAN = "rlhf_grading"  # the entry in a cell's metadata that says what to do with it
 LOOK_SECONDS = 0.25
-INTERRUPT_SECONDS = 5.0
+# How long an interrupted cell may take to end. A kernel that does not end in time costs all that is
+# below, so a machine that is busy with other things must not decide it.
+INTERRUPT_SECONDS = 15.0
 _EXAMINER = str(Path(__file__).with_name("examiner.py"))
 
 
@@ -88,9 +90,12 @@ class WatchedKernel(RunningKernel):
                     self._look()
                     raise
                 continue
+            # No score comes from printed text or pictures, and a cell may show them without end.
+            content = message["content"]
             if message["msg_type"] == "stream":
-                # No score comes from printed text, and a cell may print without end.
-                message["content"]["text"] = ""
+                content["text"] = ""
+            elif "data" in content:
+                content["data"] = {k: v for k, v in content["data"].items() if k == CHECK_MIME}
             return message
 
     def _look(self):
@@ -123,6 +128,7 @@ class Marks:
         plan = item.cell.metadata[PLAN]
         WatchedKernel.seconds = plan["seconds"]
         item.config.option.nbval_cell_timeout = plan["seconds"]
+        item.output_timeout = INTERRUPT_SECONDS  # nbval's own patience, 5 s
         # The learner's marker comments must not skip a cell or excuse its error.
         item.options.update(skip=False, check=False, check_exception=False)
         item.proof = None

@@ -8,11 +8,13 @@ from __future__ import annotations
 import copy
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 import small_course
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
@@ -278,6 +280,32 @@ def test_a_kernel_that_grows_too_large_is_ended(solved, manifest):
 
 
 @pytest.mark.notebook
+def test_what_cells_have_started_ends_with_the_notebook(solved, manifest, tmp_path):
+    """One child with a session of its own; then the process that holds the kernel is killed."""
+    pids, history = tmp_path / "pids", tmp_path / "history"
+
+    def change(notebook):
+        start = (
+            "import os, pathlib, signal, subprocess, sys\n"
+            "code = 'import time; time.sleep(600)'\n"
+            "child = subprocess.Popen([sys.executable, '-c', code], start_new_session=True)\n"
+            f"pathlib.Path({str(pids)!r}).write_text(f'{{child.pid}} {{os.getpid()}}')\n"
+            f"pathlib.Path({str(history)!r}).write_text(get_ipython().profile_dir.location)"
+        )
+        end = "os.kill(os.getppid(), signal.SIGTERM)\nwhile True: pass"
+        at = place(notebook, 'check("91.2"')
+        notebook.cells[at:at] = [new_code_cell(start), new_code_cell(end)]
+
+    graded = run(edit(solved, change), manifest)
+    assert status(graded) == {"91.1": "passed", "91.2": "not reached"}
+    assert "the run broke off" in graded.notes[-1]
+    for pid in map(int, pids.read_text().split()):
+        assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie"
+    # The learner's own profile, with its history, is left alone.
+    assert "grade-" in history.read_text()
+
+
+@pytest.mark.notebook
 def test_plain_nbval_runs_the_solved_notebook_and_fails_on_stubs(solved, course):
     def pytest_on(path):
         command = [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-current-env", "-q"]
@@ -346,7 +374,8 @@ def test_the_folder_is_found_or_named(course, solved, instead_of_running, monkey
     [
         (["97"], "there is no lesson '97'; lessons are 91_small"),
         (["small"], "there is no lesson 'small'"),
-        (["nowhere/91_small.ipynb", "--notebooks", "empty"], "has no notebook at"),
+        (["91_small.ipynb", "--notebooks", "empty"], "has no notebook at"),
+        (["nowhere/91_small.ipynb"], "there is no notebook nowhere/91_small.ipynb"),
         (["strange.ipynb"], "not a notebook of this course"),
         (["91", "--json", "nowhere/scores.json"], "--json: there is no folder"),
     ],
@@ -423,6 +452,67 @@ def test_ctrl_c_prints_what_was_graded(course, solved, monkeypatch, capsys):
     assert "stopped" in capsys.readouterr().err
 
 
+def test_asked_to_end_it_ends_as_at_ctrl_c(course, solved, monkeypatch, capsys):
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(grade, "run_copy", lambda *a: signal.raise_signal(signal.SIGTERM))
+    assert grade.main(["--notebooks", str(course.student)], course.released) == 130
+    assert "stopped" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_texts_of_the_notebook_only_print(course, solved, monkeypatch, tmp_path):
+    """Control characters, half a character, megabytes, and a file in an encoding without ─."""
+
+    def run_copy(prepared, memory_gib):
+        message = "\x1b[2J\rTotal 4 / 4 \ud800" + "x" * 10**6
+        error = {"status": "error", "error": "ValueError", "message": message, "outcome": None}
+        return {position: error for position, _ in enumerate(prepared.sources)}, ""
+
+    monkeypatch.setattr(grade, "run_copy", run_copy)
+    target = tmp_path / "scores.json"
+    with (tmp_path / "table.txt").open("w", encoding="cp1252") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        assert grade.main([str(solved), "--json", str(target)], course.released) == 1
+    text = (tmp_path / "table.txt").read_text(encoding="cp1252")
+    (hint,) = json.loads(target.read_text())["lessons"][0]["exercises"][0]["hints"]
+    for shown in (text, hint):
+        assert "\\x1b[2J\\rTotal 4 / 4 \\ud800xxx" in shown.replace("\n        ", "")
+        assert all(character.isprintable() or character == "\n" for character in shown)
+    assert len(hint) < 5000 and len(text) < 10**5
+
+
+def test_a_notebook_that_changes_the_course_scores_nothing(
+    course, solved, instead_of_running, manifest, monkeypatch, tmp_path
+):
+    """It would examine every later notebook, too."""
+    room = tmp_path / "rlhf_lessons" / "classroom"
+    room.mkdir(parents=True)
+    for name in ("grade.py", "released.json", "exercises.py"):
+        (room / name).write_text("as released")
+    monkeypatch.setattr(grade, "__file__", str(room / "grade.py"))
+    monkeypatch.setattr(grade, "RELEASED", room / "released.json")
+    assert grade.grade_notebook(solved, NAME, manifest).points == 4
+    run_copy = grade.run_copy
+
+    def change(prepared, memory_gib):
+        (room / "exercises.py").write_text("mine")
+        return run_copy(prepared, memory_gib)
+
+    monkeypatch.setattr(grade, "run_copy", change)
+    graded = grade.grade_notebook(solved, NAME, manifest)
+    assert graded.points == 0 and graded.exercises == ()
+    assert "exercises.py changed meanwhile" in graded.problem
+
+
+def test_a_notebook_of_another_lesson_is_told(course, solved, instead_of_running, manifest):
+    def change(notebook):
+        notebook.metadata["rlhf_lessons"]["lesson"] = "90_first"
+
+    graded = grade.grade_notebook(edit(solved, change), NAME, manifest)
+    assert graded.notes[0] == f"{NAME}.ipynb holds lesson 90_first, and was graded as lesson {NAME}"
+    assert grade.grade_notebook(edit(solved, change), "90_first", manifest).notes == ()
+
+
 def test_an_uninstalled_manifest_is_told(tmp_path, capsys):
     assert grade.main([], tmp_path / "released.json") == 2
     assert "is missing" in capsys.readouterr().err
@@ -442,6 +532,8 @@ def test_an_uninstalled_manifest_is_told(tmp_path, capsys):
         (b'{"cells": 3, "nbformat": 4, "nbformat_minor": 5, "metadata": {}}', "not a valid"),
         (b'{"cells": [{"cell_type": "code"}], "nbformat": 4, "nbformat_minor": 5}', "not a valid"),
         (b"\xff\xfe\x00", "not text"),
+        (b'{"cells": ' + b"[" * 100_000, "not a valid"),
+        (b'{"cells": ' + b"1" * 5000 + b"}", "not a valid"),
     ],
 )
 def test_a_file_that_is_no_notebook_is_told(tmp_path, manifest, content, fragment):
@@ -580,7 +672,24 @@ def test_old_notebook_formats_are_read(tmp_path, manifest):
     assert "a = 1" in prepared(path, manifest).sources
 
 
-@pytest.mark.parametrize("about", [None, 3, [], {"kind": "check", "exercise": "99.9"}, {"kind": 1}])
+def test_half_a_character_is_written_as_python_escapes_it(solved, manifest):
+    content = json.loads(solved.read_text())
+    code = [cell for cell in content["cells"] if cell["cell_type"] == "code"]
+    code[-1]["source"] = "half = '\ud83d'"
+    solved.write_text(json.dumps(content))
+    made = prepared(solved, manifest)
+    assert r"half = '\ud83d'" in made.sources
+    nbformat.write(made.notebook, solved)
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        *(None, 3, [], {"kind": 1}, {"kind": ["check"]}),
+        *({"kind": "check", "exercise": "99.9"}, {"kind": "check", "exercise": {}}),
+        {"kind": "exercise", "exercise": []},
+    ],
+)
 def test_strange_metadata_does_no_harm(solved, manifest, about):
     def change(notebook):
         notebook.cells[place(notebook, "def double")].metadata["rlhf_lessons"] = about

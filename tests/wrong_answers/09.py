@@ -49,6 +49,10 @@ def loo_in_place(scores):
     return scores
 
 
+def loo_without_axis(scores):
+    return loo_by_pairs(scores).squeeze()
+
+
 def loo_by_masking(scores):
     size = scores.shape[1]
     others = ~torch.eye(size, dtype=torch.bool)
@@ -127,6 +131,14 @@ def variance_as_deviation(log_probs, slopes, rewards, advantages, group_size):
     return mean, variance.sqrt()
 
 
+def variance_from_the_gradient(log_probs, slopes, rewards, advantages, group_size):
+    groups = _every(log_probs, group_size)
+    chances, e, mean, _ = _listed(log_probs, slopes, rewards, advantages, group_size, groups)
+    p = log_probs.exp()
+    gradient = p @ ((rewards - p @ rewards)[:, None] * slopes)
+    return mean, chances @ (e - gradient).square().sum(1)
+
+
 def variance_even(log_probs, slopes, rewards, advantages, group_size):
     groups = _every(log_probs, group_size)
     _, e, mean, _ = _listed(log_probs, slopes, rewards, advantages, group_size, groups)
@@ -185,6 +197,11 @@ def units_without_epsilon(scores, epsilon=1e-4):
 def units_epsilon_under_the_root(scores, epsilon=1e-4):
     spread = (scores.var(1, keepdim=True) + epsilon).sqrt()
     return (scores - scores.mean(1, keepdim=True)) / spread
+
+
+def units_above_epsilon(scores, epsilon=1e-4):
+    centred, spread = scores - scores.mean(1, keepdim=True), scores.std(1, keepdim=True)
+    return torch.where(spread > epsilon, centred / (spread + epsilon), 0.0)
 
 
 def units_over_prompts(scores, epsilon=1e-4):
@@ -353,6 +370,22 @@ def means_by_width(x, mask, length):
 
 def means_detached(x, mask, length):
     return tuple(mean.detach() for mean in means_by_selection(x, mask, length))
+
+
+def means_of_the_first(x, mask, length):
+    rows = [row[:count] for row, count in zip(x, mask.sum(1).tolist(), strict=True)]
+    everything = torch.cat(rows)
+    return (
+        everything.mean(),
+        torch.stack([row.mean() for row in rows]).mean(),
+        everything.sum() / length / len(rows),
+    )
+
+
+def means_of_what_is_not_zero(x, mask, length):
+    kept = _clean(x, mask)
+    counts = (kept != 0).sum(1)
+    return kept.sum() / counts.sum(), (kept.sum(1) / counts).mean(), kept.sum(1).mean() / length
 
 
 def means_by_selection(x, mask, length):
@@ -551,6 +584,35 @@ def keep_texts_alone(prompts, responses, scores, most):
     return [response for _, response in keep_by_dict(prompts, responses, scores, most)]
 
 
+def keep_copies_count(prompts, responses, scores, most):
+    kept, count = [], {}
+    for prompt, response, score in zip(prompts, responses, scores, strict=True):
+        if score == 1:
+            count[prompt] = count.get(prompt, 0) + 1
+            if count[prompt] <= most and (prompt, response) not in kept:
+                kept.append((prompt, response))
+    return kept
+
+
+def keep_wrong_ones_count(prompts, responses, scores, most):
+    right = {
+        tuple(pair) for *pair, score in zip(prompts, responses, scores, strict=True) if score == 1
+    }
+    return [pair for pair in keep_everything(prompts, responses, scores, most) if pair in right]
+
+
+def keep_the_last(prompts, responses, scores, most):
+    found = {}
+    for prompt, text in keep_by_dict(prompts, responses, scores, len(prompts)):
+        found.setdefault(prompt, []).append(text)
+    return [(prompt, text) for prompt, texts in found.items() for text in texts[-most:]]
+
+
+def keep_sorted(prompts, responses, scores, most):
+    pairs = sorted(keep_by_dict(prompts, responses, scores, len(prompts)))
+    return keep_by_dict(*zip(*pairs, strict=True), [1.0] * len(pairs), most) if pairs else []
+
+
 def keep_by_dict(prompts, responses, scores, most):
     found = {}
     for prompt, response, score in zip(prompts, responses, scores, strict=True):
@@ -621,6 +683,19 @@ def thumbs_beta_on_the_ratio(policy, reference, up, z, beta, good, bad):
     return _thumbs(beta * (policy - reference) - z.detach(), up, good, bad)
 
 
+def thumbs_by_exp(policy, reference, up, z, beta, good, bad):
+    sign = torch.where(up, 1.0, -1.0)
+    return torch.where(up, good, bad) / (
+        1 + (sign * beta * (policy - reference - z.detach())).exp()
+    )
+
+
+def thumbs_by_one_less_sigma(policy, reference, up, z, beta, good, bad):
+    above = beta * (policy - reference - z.detach())
+    above = torch.where(up, above, -above)
+    return torch.where(up, good, bad) * (1 - above.exp() / (1 + above.exp()))
+
+
 def thumbs_by_sign(policy, reference, up, z, beta, good, bad):
     sign = up.to(policy.dtype) * 2 - 1
     weight = torch.where(up, good, bad)
@@ -642,6 +717,7 @@ WRONG = {
         ("baseline alone", loo_baseline_alone, "You gave the baseline itself"),
         ("sign", loo_sign, "The sign is turned"),
         ("sum of others", loo_sum_of_others, "compared with the SUM of the others"),
+        ("without its axis", loo_without_axis, "a single prompt, which keeps its axis"),
         ("in place", loo_in_place, "changed its input"),
     ],
     "9.2": [
@@ -654,6 +730,7 @@ WRONG = {
         ("squared length", variance_as_length, "the mean squared LENGTH"),
         ("by direction", variance_by_direction, "You kept the directions apart"),
         ("deviation", variance_as_deviation, "You took the root"),
+        ("from the gradient", variance_from_the_gradient, "measured from the true gradient"),
         ("variance even", variance_even, "weigh the squares with the groups' chances"),
     ],
     "9.3": [
@@ -665,6 +742,7 @@ WRONG = {
         ("uncentred", units_uncentred, "You left the group's mean in"),
         ("no epsilon", units_without_epsilon, "gives NaN"),
         ("under the root", units_epsilon_under_the_root, "ε stands under the root"),
+        ("above epsilon", units_above_epsilon, "You gave 0 where the deviation is below ε"),
         ("over prompts", units_over_prompts, "You went over the prompts"),
         ("leave one out", units_of_leave_one_out, "You took the leave-one-out baseline"),
     ],
@@ -686,6 +764,8 @@ WRONG = {
         ("tokens", means_responses_as_tokens, "This is the mean over tokens"),
         ("without batch", means_without_batch, "You forgot the number of responses"),
         ("responses summed", means_responses_summed, "You added up the responses"),
+        ("of the first", means_of_the_first, "You took the first tokens of each response"),
+        ("not zero", means_of_what_is_not_zero, "You counted the tokens that are not 0"),
         ("by width", means_by_width, "You divided by the padded width"),
         ("detached", means_detached, "gradient"),
     ],
@@ -718,6 +798,10 @@ WRONG = {
         ("no limit", keep_without_limit, "You did not stop at `most`"),
         ("once in all", keep_texts_once_in_all, "because ANOTHER prompt had it"),
         ("few in all", keep_few_in_all, "You stopped at `most` in all"),
+        ("copies count", keep_copies_count, "A copy took a place"),
+        ("wrong ones count", keep_wrong_ones_count, "A wrong response took a place"),
+        ("the last", keep_the_last, "You kept the LAST ones"),
+        ("sorted", keep_sorted, "You sorted the texts"),
         ("texts alone", keep_texts_alone, "(prompt, response) pairs"),
     ],
     "9.9": [
@@ -730,6 +814,8 @@ WRONG = {
         ("weights exchanged", thumbs_weights_exchanged, "The weights are exchanged"),
         ("no weights", thumbs_without_weights, "You forgot the weights"),
         ("learning point", thumbs_learning_point, "A gradient goes through z"),
+        ("by exp", thumbs_by_exp, "Far from z the gradient is NaN"),
+        ("by 1 − σ", thumbs_by_one_less_sigma, "NaN (not a number)"),
         ("mean", thumbs_mean, "a loss for each thumb"),
         ("beta on the ratio", thumbs_beta_on_the_ratio, "You multiplied r̂ alone by β"),
     ],

@@ -95,6 +95,11 @@ def _(answer, draw) -> None:
         formulas.rloo_advantages(scores),
         mistakes=_leave_one_out_mistakes(scores),
     )
+    compare(
+        "leave_one_out of a single prompt, which keeps its axis",
+        answer(scores[:1]),
+        formulas.rloo_advantages(scores[:1]),
+    )
 
 
 # 9.2 · mean and variance over all groups --------------------------------------------------------
@@ -209,6 +214,8 @@ def _(answer, draw) -> None:
         *space, advantages, size, list(itertools.product(count, repeat=size))
     )
     squares = (estimates - mean).square()
+    shares = space[0].exp()
+    gradient = shares @ ((space[2] - shares @ space[2])[:, None] * space[1])
     compare(
         "the variance over all groups",
         _pair(answer(*space, advantages, size))[1],
@@ -219,6 +226,10 @@ def _(answer, draw) -> None:
             ),
             "You gave every group the same weight: weigh the squares with the groups' chances": (
                 squares.sum(1).mean()
+            ),
+            "You measured from the true gradient: the variance is the distance from the mean of "
+            "the estimator itself, which these advantages bias": (
+                chances @ (estimates - gradient).square().sum(1)
             ),
             "You averaged over the D directions: the squared distance is their SUM": (
                 chances @ squares.mean(1)
@@ -312,6 +323,7 @@ def _(answer, draw) -> None:
 def _(answer, draw) -> None:
     scores = draw_tensor(draw, 3, 4)
     scores[1] = float(draw.integers(0, 2))
+    scores[2] *= 1e-5  # almost equal: beside this deviation ε is large
     got = answer(scores, 1e-4)
     require(
         not isinstance(got, Tensor) or not bool(got.isnan().any()),
@@ -319,10 +331,17 @@ def _(answer, draw) -> None:
         "denominator",
     )
     compare(
-        "group_advantages where one group has equal scores: its advantages are 0",
+        "group_advantages where one group has equal scores (its advantages are 0), one almost",
         got,
         formulas.grpo_advantages(scores, 1e-4),
-        mistakes=_group_advantages_mistakes(scores, 1e-4),
+        mistakes={
+            "You gave 0 where the deviation is below ε: ε is added to every deviation": (
+                formulas.grpo_advantages(scores, 1e-4).masked_fill(
+                    scores.std(1, keepdim=True) <= 1e-4, 0.0
+                )
+            ),
+            **_group_advantages_mistakes(scores, 1e-4),
+        },
     )
 
 
@@ -470,6 +489,8 @@ three_means = Exercise(
 def _three_means_mistakes(x: Tensor, mask: Tensor, length: int) -> tuple[dict, dict, dict]:
     kept = x.masked_fill(~mask, 0.0)
     counts, width = mask.sum(1), mask.shape[1]
+    nonzero = (kept != 0).sum(1)
+    first = torch.arange(width) < counts[:, None]
     shared = {
         "You averaged over the padding too: only tokens where the mask is True count": x.mean(),
     }
@@ -482,6 +503,8 @@ def _three_means_mistakes(x: Tensor, mask: Tensor, length: int) -> tuple[dict, d
             (kept.sum(1) / counts).mean()
         ),
         "You added up and did not divide": kept.sum(),
+        "You took the first tokens of each response: the mask says WHICH count, and here the "
+        "padding stands on the left": x[first].mean(),
     }
     responses = {
         **shared,
@@ -492,6 +515,9 @@ def _three_means_mistakes(x: Tensor, mask: Tensor, length: int) -> tuple[dict, d
             (kept.sum(1) / width).mean()
         ),
         "You added up the responses: divide by their number": (kept.sum(1) / counts).sum(),
+        "You counted the tokens that are not 0: a loss may be 0 where the mask is True": (
+            (kept.sum(1) / nonzero).mean()
+        ),
         "You averaged the sums of the responses: divide each by its own number of tokens": (
             kept.sum(1).mean()
         ),
@@ -520,7 +546,8 @@ def _three(got: object) -> Sequence[object]:
 
 @three_means.part("over tokens", points=1)
 def _(answer, draw) -> None:
-    x, mask = draw_tensor(draw, 4, 6) + 1.0, draw_mask(draw, 4, 6)
+    # A mask says which tokens count, wherever they stand: here the padding is on the left.
+    x, mask = draw_tensor(draw, 4, 6) + 1.0, draw_mask(draw, 4, 6).flip(1)
     compare(
         "the mean over tokens",
         _three(answer(x, mask, 9))[0],
@@ -533,6 +560,7 @@ def _(answer, draw) -> None:
 @three_means.part("over responses, and over a fixed length", points=1)
 def _(answer, draw) -> None:
     x, mask = draw_tensor(draw, 5, 6) + 1.0, draw_mask(draw, 5, 6)
+    x[:, 0] = 0.0  # counted, though it is 0
     got, right = _three(answer(x, mask, 9)), reference_three_means(x, mask, 9)
     names = ("the mean over tokens", "the mean over responses", "the mean over a fixed length")
     for place in (1, 2):
@@ -763,14 +791,30 @@ keep_what_passes = Exercise(
 
 
 def _draw_answers(draw: np.random.Generator) -> tuple[list[str], list[str], np.ndarray]:
-    """Draw responses to three prompts in turn, some of them twice, with a checker's marks."""
-    prompts, responses, marks = [], [], []
-    for place in range(30):
-        prompts.append(f"task {place % 3}")
-        responses.append(f"answer {draw.integers(0, 5)}")
+    """Draw ten responses to each of three prompts, in turn, with a checker's marks.
+
+    The first task begins with a right one twice, the others with a wrong one: neither copies nor
+    wrong ones may take a place among the most that are kept. The first right one is the last in the
+    alphabet, so that sorting changes which come first.
+    """
+    texts, marks = [], []
+    for task in range(3):
         # A mark belongs to a text: the same answer to the same task has the same one.
-        marks.append(float((int(responses[-1][-1]) + place % 3) % 5 < 3))
-    return prompts, responses, np.array(marks)
+        right = [(text + task) % 8 < 5 for text in range(8)]
+        drawn = [int(text) for text in draw.permutation(8)]
+        good = [text for text in drawn if right[text]]
+        good.insert(0, good.pop(good.index(max(good))))
+        wrong = next(text for text in drawn if not right[text])
+        rest = [int(text) for text in draw.integers(0, 8, size=4)]
+        begin = [good[0], good[0], good[1], wrong] if task == 0 else [wrong, *good[:2], good[0]]
+        texts.append([*begin, *good[2:4], *rest])
+        marks.append([float(right[text]) for text in texts[-1]])
+    places = [(task, place) for place in range(10) for task in range(3)]
+    return (
+        [f"task {task}" for task, _ in places],
+        [f"answer {texts[task][place]}" for task, place in places],
+        np.array([marks[task][place] for task, place in places]),
+    )
 
 
 def _counted(pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:
@@ -795,6 +839,8 @@ def _kept_mistakes(prompts, responses, scores, most) -> dict[str, object]:
     for prompt, text in right:
         firsts.setdefault(prompt, []).append(text)
     capped = [(p, y) for p, texts in firsts.items() for y in texts[:most]]
+    kept = {p: list(dict.fromkeys(texts)) for p, texts in firsts.items()}
+    tried = reference_keep_what_passes(prompts, responses, np.ones(len(rows)), most)
     return {
         "You kept wrong responses: those with score 1 alone": _counted(
             reference_keep_what_passes(prompts, responses, np.ones(len(rows)), most)
@@ -807,6 +853,18 @@ def _kept_mistakes(prompts, responses, scores, most) -> dict[str, object]:
         "You did not stop at `most` for each prompt": _counted(dict.fromkeys(right)),
         "You dropped a text because ANOTHER prompt had it: copies count within a prompt": _counted(
             once_each
+        ),
+        "A copy took a place: `most` counts the texts that you keep": _counted(
+            dict.fromkeys(capped)
+        ),
+        "A wrong response took a place: `most` counts the texts that you keep": _counted(
+            pair for pair in tried if pair in right
+        ),
+        "You kept the LAST ones of a prompt: at most `most`, the first": _counted(
+            (p, y) for p, texts in kept.items() for y in texts[-most:]
+        ),
+        "You sorted the texts: keep the first ones in the order in which they came": _counted(
+            (p, y) for p, texts in kept.items() for y in sorted(texts)[:most]
         ),
         "You stopped at `most` in all: it is the most of each PROMPT": _counted(
             list(dict.fromkeys(right))[:most]
@@ -912,7 +970,9 @@ def _(answer, draw) -> None:
 @thumbs_loss.part("what learns, and what is held fixed", points=1)
 def _(answer, draw) -> None:
     policy, reference, up, z = _draw_thumbs(draw)
-    policy[0] = reference[0] + 900.0  # so far away that a careless 1 − σ or exp overflows
+    # On both sides of z, for both thumbs, so far away that a σ written with exp overflows.
+    up[:4] = torch.tensor([True, True, False, False])
+    policy[:4] = reference[:4] + torch.tensor([3000.0, -3000.0, 3000.0, -3000.0])
     policy, z = policy.requires_grad_(True), z.requires_grad_(True)
     losses = answer(policy, reference, up, z, 0.5, 1.0, 1.0)
     expected = formulas.kto_loss(policy, reference, up, z, 0.5)
@@ -922,9 +982,14 @@ def _(answer, draw) -> None:
         of_z is None or not bool(of_z.abs() > 0),
         "A gradient goes through z: the reference point is held fixed, .detach()",
     )
+    (of_policy,) = torch.autograd.grad(losses.sum(), policy)
+    require(
+        not bool(of_policy.isnan().any()),
+        "Far from z the gradient is NaN, since exp overflows: torch.sigmoid does not",
+    )
     compare(
         "the gradient in log π",
-        torch.autograd.grad(losses.sum(), policy)[0],
+        of_policy,
         torch.autograd.grad(expected.sum(), policy)[0],
     )
 
