@@ -55,7 +55,7 @@ def token_log_probs(logits: Tensor, tokens: Tensor) -> Tensor:
     next_tokens = tokens[:, 1:].long()
     vocabulary_size = logits.shape[-1]
     if next_tokens.numel() > 0:
-        lowest, highest = int(next_tokens.min()), int(next_tokens.max())
+        lowest, highest = torch.stack(next_tokens.aminmax()).tolist()
         if lowest < 0 or highest >= vocabulary_size:
             raise ValueError(
                 f"token_log_probs: tokens must lie in [0, {vocabulary_size}), "

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from rlhf_lessons.models.gelu import gelu_tanh
 from rlhf_lessons.models.products import product
+from rlhf_lessons.models.token_batch import moved
 
 __all__: list[str] = []
 
@@ -69,8 +70,10 @@ def is_plain(model: torch.nn.Module) -> bool:
 def states_at(body: Any, tokens: Tensor, lengths: Tensor, places: Tensor, read: Tensor) -> Tensor:
     """Compute the body's output at some places, with gradient.
 
+    What goes where is worked out on the CPU, and then moves to the body's device in one copy.
+
     Args:
-        body: the ``GPT2Model`` of a model that ``is_plain``.
+        body: the ``GPT2Model`` of a model that ``is_plain``. The other tensors are on the CPU.
         tokens: (B, L) token ids, padded on the right.
         lengths: (B,) how many tokens of each row count, at least 1.
         places: (B, T) columns of counted tokens; those that are read come first in each row.
@@ -79,7 +82,8 @@ def states_at(body: Any, tokens: Tensor, lengths: Tensor, places: Tensor, read: 
     Returns:
         (N, H) vectors of the N places that are read, row by row.
     """
-    columns = torch.arange(tokens.shape[1], device=tokens.device)
+    device = body.wte.weight.device
+    columns = torch.arange(tokens.shape[1])
     counted = columns < lengths.unsqueeze(1)
     # A token is new unless its row has been the row before up to here.
     new = counted.clone()
@@ -95,20 +99,24 @@ def states_at(body: Any, tokens: Tensor, lengths: Tensor, places: Tensor, read: 
     groups = []
     packed_from, read_from = torch.zeros_like(lengths), torch.zeros_like(lengths)
     cells = read_cells = 0
-    few = tokens.device.type != "cpu" or tokens.numel() < TOGETHER
+    few = device.type != "cpu" or tokens.numel() < TOGETHER
     together = few or bool(lengths.min() == lengths.max())
     for rows in lengths.argsort().chunk(1 if together else 2):
         length, most = int(lengths[rows].max()), int(read[rows].sum(1).max())
-        looks = columns[:length] <= places[rows, :most].unsqueeze(2)  # (b, t, l)
-        groups.append((index[rows, :length], slots[rows, :most], looks.unsqueeze(1)))
-        count = torch.arange(len(rows), device=tokens.device)
+        groups.append((index[rows, :length], slots[rows, :most], places[rows, :most]))
+        count = torch.arange(len(rows))
         packed_from[rows], read_from[rows] = cells + count * length, read_cells + count * most
         cells, read_cells = cells + len(rows) * length, read_cells + len(rows) * most
     packed_from = packed_from[at_row] + at_column
-    read_from = (read_from.unsqueeze(1) + torch.arange(read.shape[1], device=tokens.device))[read]
+    read_from = (read_from.unsqueeze(1) + torch.arange(read.shape[1]))[read]
 
+    ids, at_column, chosen, packed_from, read_from, *parts = moved(
+        device, tokens[at_row, at_column], at_column, chosen, packed_from, read_from,
+        *(part for group in groups for part in group),
+    )  # fmt: skip
+    groups = [tuple(parts[first : first + 3]) for first in range(0, len(parts), 3)]
     heads = body.config.n_head
-    hidden = F.embedding(tokens[at_row, at_column], body.wte.weight)
+    hidden = F.embedding(ids, body.wte.weight)
     hidden = hidden + F.embedding(at_column, body.wpe.weight)
     for block in body.h[:-1]:
         states = affine(block.attn.c_attn, normalised(block.ln_1, hidden))
@@ -124,10 +132,11 @@ def states_at(body: Any, tokens: Tensor, lengths: Tensor, places: Tensor, read: 
     queries = product(bias[:width], normed.index_select(0, chosen), weight[:, :width])
     states = product(bias[width:], normed, weight[:, width:])
     mixed = []
-    for index, slots, looks in groups:
+    for index, slots, places in groups:
+        looks = torch.arange(index.shape[1], device=device) <= places.unsqueeze(2)  # (b, t, l)
         (query,) = _rows(queries, slots, 1, heads)
         key, value = _rows(states, index, 2, heads)
-        mixed.append(_attention(query, key, value, looks))
+        mixed.append(_attention(query, key, value, looks.unsqueeze(1)))
     mixed = torch.cat(mixed).index_select(0, read_from)
     hidden = hidden.index_select(0, chosen) + affine(block.attn.c_proj, mixed)
     return normalised(body.ln_f, _mlp(block, hidden))

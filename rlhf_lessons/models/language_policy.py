@@ -32,7 +32,7 @@ from rlhf_lessons.models.reading import GPT2Reader, Reader
 from rlhf_lessons.models.sampling import check_sampling, sample_tokens
 from rlhf_lessons.models.saved_model import load_language_model, save_whole
 from rlhf_lessons.models.static_reading import StaticReader
-from rlhf_lessons.models.token_batch import Rollout, TokenBatch, check_batch
+from rlhf_lessons.models.token_batch import Rollout, TokenBatch, check_batch, moved
 from rlhf_lessons.models.tokens_of_text import TokensOfText, checked_texts, text_config
 
 if TYPE_CHECKING:
@@ -283,11 +283,12 @@ class LanguagePolicy:
                 a prompt with its response is longer than the context, or if the tokenizer knows
                 tokens that the model does not.
         """
-        return self._encode("encode", prompts, responses, end)
+        return self._encode("encode", prompts, responses, end).to(self.device)
 
     def _encode(
         self, where: str, prompts: Sequence[str], responses: Sequence[str] | None, end: bool
     ) -> TokenBatch:
+        """Do what ``encode`` does, and leave the batch on the CPU."""
         prompts = checked_texts(where, "prompts", prompts)
         if not prompts:
             raise ValueError(f"{where}: prompts must hold at least one text, got an empty list")
@@ -322,8 +323,7 @@ class LanguagePolicy:
                     f"After adding tokens call model.resize_token_embeddings(len(tokenizer))"
                 )
         return TokenBatch(
-            *self._text.padded(prompt_ids, left=True, device=self.device),
-            *self._text.padded(response_ids, left=False, device=self.device),
+            *self._text.padded(prompt_ids, left=True), *self._text.padded(response_ids, left=False)
         )
 
     # -- How likely? -------------------------------------------------------------------------------
@@ -385,19 +385,21 @@ class LanguagePolicy:
             ValueError: as ``logits_of`` raises it.
         """
         check_batch("flat_logits_of", batch)
+        batch = batch.to("cpu")
         mask = batch.response_mask
         wanted = F.pad(mask, (0, 1))
         wanted[-1, int(mask[-1].sum())] = True  # one more, for what comes after the last token
         _, logits = self._read_at("flat_logits_of", batch, wanted)
         tokens = torch.cat([batch.prompt_tokens[:1, -1], batch.response_tokens[mask]])
-        counts = torch.ones_like(tokens, dtype=torch.bool)
-        counts[0] = False
-        return logits[None], tokens[None].to(self.device), counts[None].to(self.device)
+        (tokens,) = moved(self.device, tokens[None])
+        counts = torch.arange(tokens.shape[1], device=self.device)[None] > 0
+        return logits[None], tokens, counts
 
     def _read(
         self, where: str, batch: TokenBatch, head: bool = True
     ) -> tuple[Tensor | None, Tensor | None]:
         """Give (B, T, H) states, None where the model has no head, and (B, T, V) logits."""
+        batch = batch.to("cpu")
         shape = tuple(batch.response_tokens.shape)
         every = torch.ones_like(batch.response_mask)
         states, logits = self._read_at(where, batch, every, head)
@@ -412,6 +414,7 @@ class LanguagePolicy:
         """Give states (N, H) and logits (N, V) for the N places of the responses that are wanted.
 
         Where ``head`` is False the model's head reads nothing, and there are no logits (0, V).
+        ``batch`` and ``wanted`` (B, T) are on the CPU: nothing here has to wait for a GPU.
 
         Each row moves to the left, so that its padding stands on the right, where nothing that
         counts looks: no attention mask is needed, and positions count from the first token.
@@ -438,17 +441,16 @@ class LanguagePolicy:
             nothing = torch.zeros((0, self.vocabulary_size), dtype=self._logits_dtype)
             return nothing[:, :0].to(self.device), nothing.to(self.device)
         skipped = (~batch.prompt_mask).sum(1, keepdim=True)
-        columns = torch.arange(tokens.shape[1], device=tokens.device)
+        columns = torch.arange(tokens.shape[1])
         tokens = tokens.gather(1, (columns + skipped).clamp(max=tokens.shape[1] - 1))
         # The last token predicts nothing that is asked for, and token t of a response is predicted
         # from the place before it.
         width = max(longest - 1, 1)
-        tokens = tokens[:, :width].to(self.device)
-        lengths = (lengths.to(self.device) - 1).clamp(min=1)
-        first = batch.prompt_mask.sum(1, keepdim=True).to(self.device) - 1
-        places = first + torch.arange(wanted.shape[1], device=tokens.device)
+        tokens = tokens[:, :width]
+        lengths = (lengths - 1).clamp(min=1)
+        places = batch.prompt_mask.sum(1, keepdim=True) - 1 + torch.arange(wanted.shape[1])
         places = places.minimum(lengths.unsqueeze(1) - 1)
-        return self._states_and_logits(tokens, lengths, places, wanted.to(self.device), head)
+        return self._states_and_logits(tokens, lengths, places, wanted, head)
 
     def _states_and_logits(
         self, tokens: Tensor, lengths: Tensor, places: Tensor, wanted: Tensor, logits_too: bool
@@ -464,8 +466,9 @@ class LanguagePolicy:
 
         head = adapters.inside(self.model).get_output_embeddings()
         states: list[Tensor] = []
-        rows = torch.arange(len(tokens), device=tokens.device).unsqueeze(1)
+        rows = torch.arange(len(tokens)).unsqueeze(1)
         places = (rows * tokens.shape[1] + places)[wanted]
+        tokens, places = moved(self.device, tokens, places)
 
         def choose(_: torch.nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             chosen = inputs[0].flatten(0, 1).index_select(0, places)
@@ -504,13 +507,14 @@ class LanguagePolicy:
         return self._log_probs_of("log_probs_of", batch)
 
     def _log_probs_of(self, where: str, batch: TokenBatch) -> Tensor:
+        batch = batch.to("cpu")
         mask = batch.response_mask
         _, logits = self._read_at(where, batch, mask)
-        tokens = batch.response_tokens.to(self.device)
-        mask = mask.to(self.device)
+        slots = mask.flatten().nonzero().squeeze(1)
+        tokens, slots = moved(self.device, batch.response_tokens[mask], slots)
         # log π is minus the cross-entropy, which needs no second tensor of the logits' size.
-        chosen = -F.cross_entropy(logits, tokens[mask], reduction="none")
-        return chosen.new_zeros(mask.shape).masked_scatter(mask, chosen)
+        chosen = -F.cross_entropy(logits, tokens, reduction="none")
+        return chosen.new_zeros(mask.numel()).index_copy(0, slots, chosen).view(mask.shape)
 
     def log_probs(self, prompts: Sequence[str], responses: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Compute log π of each token of given responses, end token included, with gradient.
@@ -530,7 +534,7 @@ class LanguagePolicy:
         batch = self._encode("log_probs", prompts, responses, end=True)
         log_probs = self._log_probs_of("log_probs", batch)
         _check_rows_finite("log_probs", log_probs.detach().sum(1))
-        return log_probs, batch.response_mask
+        return log_probs, batch.response_mask.to(self.device)
 
     @torch.no_grad()
     def next_token_logits(self, prompts: Sequence[str]) -> Tensor:
@@ -548,7 +552,9 @@ class LanguagePolicy:
             FloatingPointError: if the model gives NaN or infinite logits; it names the row.
         """
         batch = self._encode("next_token_logits", prompts, None, end=False)
-        seen = None if batch.prompt_mask.all() else batch.prompt_mask
+        padded = not bool(batch.prompt_mask.all())
+        batch = batch.to(self.device)
+        seen = batch.prompt_mask if padded else None
         logits = self._forward(batch.prompt_tokens, seen, keep=1, use_cache=False)[0][:, -1]
         _check_rows_finite("next_token_logits", logits.logsumexp(-1))
         return logits
@@ -668,7 +674,9 @@ class LanguagePolicy:
             _check_uniforms(uniforms, (max_new_tokens, rows), generator)
         uniforms = (uniforms.unsqueeze(-1) * (1 - 2**-22)).to(device, self._logits_dtype)
         unspoken = self._text.unspoken
-        prompt_mask = None if batch.prompt_mask.all() else batch.prompt_mask
+        padded = not bool(batch.prompt_mask.all())
+        batch = batch.to(device)
+        prompt_mask = batch.prompt_mask if padded else None
         room = max_new_tokens - 1
         reader: Reader | GPT2Reader
         if static_cache and static_reading.suits(self.model):

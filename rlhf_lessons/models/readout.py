@@ -32,7 +32,7 @@ from rlhf_lessons.models.language_policy import LanguagePolicy
 from rlhf_lessons.models.products import fast_products
 from rlhf_lessons.models.saved_model import checked_classifier, load_whole
 from rlhf_lessons.models.scored_body import scored_class
-from rlhf_lessons.models.token_batch import TokenBatch
+from rlhf_lessons.models.token_batch import TokenBatch, moved
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -183,13 +183,13 @@ class Readout:
             truncate: whether to cut what is beyond the context; False refuses such a text.
 
         Returns:
-            (B, L) token ids and (B,) how many of each row count.
+            (B, L) token ids and (B,) how many of each row count, on the CPU.
 
         Raises:
             TypeError: if prompts or responses is not a sequence of str.
             ValueError: if there are none, their numbers differ, or a text is too long.
         """
-        tokens, lengths = as_rows(self._text.encode(prompts, responses))
+        tokens, lengths = as_rows(self._text.encode(prompts, responses).to("cpu"))
         limit = self.context_length
         if limit is not None and tokens.shape[1] > limit:
             long = (lengths > limit).nonzero().flatten().tolist()
@@ -218,6 +218,7 @@ class Readout:
         Raises:
             ValueError: if a row counts no token or more than L.
         """
+        tokens, lengths = moved(torch.device("cpu"), tokens, lengths)
         if lengths.shape != tokens.shape[:1] or not bool(
             ((lengths >= 1) & (lengths <= tokens.shape[1])).all()
         ):
@@ -229,25 +230,27 @@ class Readout:
             return self._forward(tokens, lengths)
         order = lengths.argsort()
         numbers = [self._forward(tokens[rows], lengths[rows]) for rows in order.chunk(groups)]
-        return torch.cat(numbers)[order.argsort()]
+        return torch.cat(numbers).index_select(0, *moved(self.device, order.argsort()))
 
     def _forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """One forward pass, without the columns that no row uses."""
+        """One forward pass, without the columns that no row uses; what is given is on the CPU."""
         used = int(lengths.max())
-        tokens, lengths = tokens[:, :used].to(self.device), lengths.to(self.device)
-        counted = torch.arange(used, device=self.device) < lengths.unsqueeze(1)
+        tokens = tokens[:, :used]
+        counted = torch.arange(used) < lengths.unsqueeze(1)
         # Padding is on the right, where no counted token looks: no attention mask is needed, and
         # the row's first token fills it as well as any.
         tokens = torch.where(counted, tokens, tokens[:, :1])
         places, read = self._places(lengths)
-        row = torch.arange(len(tokens), device=self.device).unsqueeze(1).expand_as(places)[read]
+        row = torch.arange(len(tokens)).unsqueeze(1).expand_as(places)[read]
         body = self.model.base_model
         if gpt2_body.is_plain(self.model):
             states = gpt2_body.states_at(body, tokens, lengths, places, read)
+            (row,) = moved(self.device, row)
         else:
+            tokens, row, places = moved(self.device, tokens, row, places[read])
             with fast_products(self.device):
                 hidden = body(input_ids=tokens, use_cache=False).last_hidden_state
-            states = hidden[row, places[read]]
+            states = hidden[row, places]
         numbers = self.model.score(states)
         numbers = numbers.to(torch.promote_types(numbers.dtype, torch.float32))
         return numbers.new_zeros(len(tokens), numbers.shape[1]).index_add(0, row, numbers)

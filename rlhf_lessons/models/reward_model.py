@@ -92,7 +92,7 @@ class RewardModel(Readout):
         Returns:
             (B,) rewards, not normalised: a loss on differences needs no offset.
         """
-        return self.read_rows(*as_rows(batch)).squeeze(-1)
+        return self.read_rows(*as_rows(batch.to("cpu"))).squeeze(-1)
 
     def score(
         self,

@@ -67,6 +67,24 @@ class TokenBatch:
                 "TokenBatch: response_mask must have its padding on the right, got a gap"
             )
 
+    def to(self, device: torch.device | str) -> TokenBatch:
+        """Make a batch of the same tokens on a device; of a rollout, its tokens alone.
+
+        A policy reads batches of any device. Where they are on the CPU, how long and where they are
+        is known without waiting for a GPU.
+
+        Args:
+            device: where to.
+
+        Returns:
+            the B rows; this batch itself where it is there already.
+        """
+        parts = (self.prompt_tokens, self.prompt_mask, self.response_tokens, self.response_mask)
+        there = moved(torch.device(device), *parts)
+        return (
+            self if all(x is y for x, y in zip(parts, there, strict=True)) else TokenBatch(*there)
+        )
+
     def take(self, rows: Tensor) -> TokenBatch:
         """Make a batch of some rows, without the columns that none of them uses.
 
@@ -161,6 +179,28 @@ class Rollout(TokenBatch):
             log_probs=put("log_probs", left=False),
             finished=self.finished.index_copy(0, rows, by.finished.to(self.finished)),
         )
+
+
+def moved(device: torch.device, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """Move tensors to a device in one copy; to a GPU it goes from pinned memory, so nobody waits.
+
+    Args:
+        device: where to.
+        *tensors: whole numbers and booleans, or all of one other kind; on one device.
+
+    Returns:
+        the tensors there; where they are there already, they themselves.
+    """
+    if all(tensor.device == device for tensor in tensors):
+        return tensors
+    flat = torch.cat([tensor.flatten() for tensor in tensors])
+    to_gpu = flat.device.type == "cpu" and device.type == "cuda"
+    flat = (flat.pin_memory() if to_gpu else flat).to(device, non_blocking=to_gpu)
+    parts = flat.split([tensor.numel() for tensor in tensors])
+    return tuple(
+        part.view(tensor.shape).to(tensor.dtype)
+        for part, tensor in zip(parts, tensors, strict=True)
+    )
 
 
 def check_batch(where: str, batch: object) -> None:

@@ -94,9 +94,7 @@ class TokensOfText:
         known[ids[ids < self.vocabulary_size]] = True
         return None if known.all() else ~known
 
-    def padded(
-        self, rows: list[list[int]], left: bool, device: torch.device
-    ) -> tuple[Tensor, Tensor]:
+    def padded(self, rows: list[list[int]], left: bool) -> tuple[Tensor, Tensor]:
         """Lay rows of unequal length out as (B, T) tokens and their mask."""
         width = max(map(len, rows))
         tokens, mask = [], []
@@ -105,8 +103,8 @@ class TokensOfText:
             tokens.append(padding + ids if left else ids + padding)
             mask.append(gap + [True] * len(ids) if left else [True] * len(ids) + gap)
         return (
-            torch.tensor(tokens, dtype=torch.long, device=device).reshape(len(rows), width),
-            torch.tensor(mask, dtype=torch.bool, device=device).reshape(len(rows), width),
+            torch.tensor(tokens, dtype=torch.long).reshape(len(rows), width),
+            torch.tensor(mask, dtype=torch.bool).reshape(len(rows), width),
         )
 
 

@@ -30,6 +30,7 @@ from torch import Tensor
 from rlhf_lessons import formulas
 from rlhf_lessons.models import LanguagePolicy, TokenBatch
 from rlhf_lessons.models.saved_model import try_saving
+from rlhf_lessons.models.token_batch import moved
 from rlhf_lessons.training.given_responses import (
     as_tokens,
     check_reference_log_probs,
@@ -289,7 +290,7 @@ def _loop(
         parts = []
         for part in batch.tensor_split(min(s.accumulate, len(batch))):
             chosen, rejected = pairs.log_probs(policy, part, s.bf16)
-            kept = part.to(chosen.device)
+            (kept,) = moved(chosen.device, part)
             old_chosen, old_rejected = (side[kept] for side in old)
             losses = loss(chosen, rejected, old_chosen, old_rejected, s.beta)
             if losses.shape != chosen.shape:
@@ -301,18 +302,18 @@ def _loop(
             parts.append(torch.stack([losses, chosen, rejected, old_chosen, old_rejected]).detach())
         measured = torch.cat(parts, dim=1).double()
         learning_rate = s.learning_rate * schedule(step, s.steps, s.warmup)
-        mean_loss, norm = gradient_step(
+        chosen_reward, rejected_reward = s.beta * (measured[1:3] - measured[3:])
+        means = torch.cat([measured[1:], chosen_reward[None], rejected_reward[None]]).mean(1)
+        mean_loss, norm, accuracy, *means = gradient_step(
             "train_dpo", f"step {step} of {s.steps}", measured[0].mean(), optimizer, weights,
-            s.max_gradient_norm, learning_rate,
+            s.max_gradient_norm, learning_rate, _accuracy(measured[1:], rounding), *means,
         )  # fmt: skip
+        chosen_mean, rejected_mean, old_chosen_mean, old_rejected_mean, *rewards = means
         run.save(step, {"order": order})
 
         validation = (None, None)
         if held_out is not None and (step == s.steps or step % s.evaluate_every == 0):
             validation = _validate(policy, held_out, held_out_old, settings, loss)
-        chosen_reward, rejected_reward = s.beta * (measured[1:3] - measured[3:])
-        means = torch.cat([measured[1:], chosen_reward[None], rejected_reward[None]]).mean(1)
-        chosen_mean, rejected_mean, old_chosen_mean, old_rejected_mean, *rewards = means.tolist()
         yield DPOStep(
             step=step,
             total=s.steps,
@@ -320,7 +321,7 @@ def _loop(
             chosen_reward=rewards[0],
             rejected_reward=rewards[1],
             margin=rewards[0] - rewards[1],
-            accuracy=_accuracy(measured[1:], rounding),
+            accuracy=accuracy,
             chosen_log_prob=chosen_mean,
             rejected_log_prob=rejected_mean,
             kl=(old_chosen_mean - chosen_mean + old_rejected_mean - rejected_mean) / 2,
@@ -342,11 +343,12 @@ def _validate(
     """Give mean loss and accuracy on held-out pairs."""
     log_probs = (*pairs.all_log_probs(policy, settings.bf16), *reference_log_probs)
     mean = float(loss(*log_probs, settings.beta).mean())
-    return mean, _accuracy(torch.stack(log_probs).double(), _rounding(policy, settings.bf16))
+    accuracy = _accuracy(torch.stack(log_probs).double(), _rounding(policy, settings.bf16))
+    return mean, float(accuracy)
 
 
-def _accuracy(log_probs: Tensor, rounding: float) -> float:
-    """Share of pairs in the right order, from (4, B) log π chosen and rejected, then log π_ref.
+def _accuracy(log_probs: Tensor, rounding: float) -> Tensor:
+    """() share of pairs in the right order, from (4, B) log π chosen and rejected, then log π_ref.
 
     Each of the four is off by some ``rounding`` of its size, which depends on the CPU and on what
     else is in the batch: implicit rewards that are no further apart are a tie. 10 nats more stand

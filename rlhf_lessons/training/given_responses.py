@@ -21,6 +21,7 @@ from torch import Tensor
 
 from rlhf_lessons import formulas
 from rlhf_lessons.models import LanguagePolicy, TokenBatch
+from rlhf_lessons.models.token_batch import moved
 from rlhf_lessons.training.update import precision
 
 __all__: list[str] = []
@@ -68,7 +69,7 @@ def as_tokens(
         hint: what to add to a message about a row.
 
     Returns:
-        the B rows.
+        the B rows, on the CPU, where each update looks at its own.
 
     Raises:
         ValueError: if max_new_tokens is below 1, or a text does not fit the context.
@@ -76,7 +77,7 @@ def as_tokens(
     if max_new_tokens is not None and max_new_tokens < 1:
         raise ValueError(f"{where}: max_new_tokens must be at least 1, got {max_new_tokens}")
     try:
-        tokens = policy.encode(prompts, responses)
+        tokens = policy.encode(prompts, responses).to("cpu")
     except ValueError as error:
         raise ValueError(f"{where}: {name} cannot be read by the policy{hint}: {error}") from error
     read, mask = (t[:, :max_new_tokens] for t in (tokens.response_tokens, tokens.response_mask))
@@ -100,7 +101,8 @@ def summed_log_probs(
     batch = tokens.take(rows)
     with precision(policy.device, bf16):
         log_probs = policy.log_probs_of(batch)
-    return formulas.sequence_log_prob(log_probs, batch.response_mask.to(policy.device))
+    (mask,) = moved(log_probs.device, batch.response_mask)
+    return formulas.sequence_log_prob(log_probs, mask)
 
 
 def check_reference_log_probs(

@@ -49,6 +49,7 @@ from torch import Tensor
 from rlhf_lessons import formulas
 from rlhf_lessons.models import LanguagePolicy, Rollout
 from rlhf_lessons.models.saved_model import try_saving
+from rlhf_lessons.models.token_batch import moved
 from rlhf_lessons.training.reference import (
     frozen_beside,
     refuse_frozen,
@@ -374,13 +375,14 @@ def _cycles(
         if cycle == 1:
             refuse_silence("train_grpo", scores, rollout.prompts[0])
         mask = rollout.response_mask
+        texts = rollout.to("cpu")  # to know without a wait what is where
         with torch.no_grad(), precision(policy.device, s.bf16):
             old_log_probs = rollout.log_probs
             if not full_precision:
-                old_log_probs = in_parts(rollout, s.minibatch_size, policy.log_probs_of)
+                old_log_probs = in_parts(texts, s.minibatch_size, policy.log_probs_of)
             reference_log_probs = old_log_probs
             if reference is not None:
-                reference_log_probs = in_parts(rollout, s.minibatch_size, reference.log_probs_of)
+                reference_log_probs = in_parts(texts, s.minibatch_size, reference.log_probs_of)
         with torch.no_grad():
             advantages = use.advantages(scores)
         if not isinstance(advantages, Tensor) or advantages.shape != scores.shape:
@@ -392,26 +394,27 @@ def _cycles(
         advantages = advantages.to(old_log_probs).view(-1, 1).expand(mask.shape)
         if reads_all is None:
             reads_all = s.beta > 0 or _acts_without_advantage(use, old_log_probs, mask, s)
-        read = (advantages[:, 0] != 0) | reads_all
+        read = ((advantages[:, 0] != 0) | reads_all).cpu()
 
         # Phase II: update --------------------------------------------------------------------
         learning_rate = in_a_line(s.learning_rate, s.final_learning_rate, cycle, s.cycles)
         optimizer.zero_grad()  # what the caller or the judge may have left
         updates, norms = [], []
         for rows in minibatches(len(mask), s.minibatch_size, s.epochs, order):
-            rows = rows.to(mask.device)
-            weight = torch.zeros(mask.shape, dtype=old_log_probs.dtype, device=mask.device)
-            weight[rows] = _token_weights(use, mask[rows], s.max_new_tokens).to(weight)
-            count, rows = mask[rows].sum(), rows[read[rows]]
+            known = texts.response_mask
+            weight = torch.zeros(known.shape, dtype=old_log_probs.dtype)
+            weight[rows] = _token_weights(use, known[rows], s.max_new_tokens).to(weight)
+            (weight,) = moved(mask.device, weight)
+            count, rows = known[rows].sum(), rows[read[rows]]
             if len(rows) == 0:
                 continue
-            count_read = mask[rows].sum()
+            count_read = known[rows].sum()
             measured = torch.zeros(4, dtype=torch.float64, device=mask.device)
             for part in rows.tensor_split(min(s.accumulate, len(rows))):
-                batch = rollout.take(part)
-                counted = batch.response_mask
+                batch = texts.take(part)
+                at, counted = moved(mask.device, part, batch.response_mask)
                 old, anchor, advantage, weigh = (
-                    x[part, : counted.shape[1]]
+                    x[at, : counted.shape[1]]
                     for x in (old_log_probs, reference_log_probs, advantages, weight)
                 )
                 with precision(policy.device, s.bf16):

@@ -30,6 +30,7 @@ from torch import Tensor
 from rlhf_lessons import formulas
 from rlhf_lessons.models import LanguagePolicy, TokenBatch
 from rlhf_lessons.models.saved_model import try_saving
+from rlhf_lessons.models.token_batch import moved
 from rlhf_lessons.training.given_responses import (
     as_tokens,
     check_reference_log_probs,
@@ -306,11 +307,11 @@ def _loop(
             mismatched = torch.cat(
                 [summed_log_probs(policy, thumbs.mismatched, part, s.bf16) for part in parts]
             )
-            z = _point(reference_point, mismatched, old_mismatched[batch.to(policy.device)])
+            z = _point(reference_point, mismatched, old_mismatched[moved(policy.device, batch)])
         measured = []
         for part in parts:
             log_probs = summed_log_probs(policy, thumbs.tokens, part, s.bf16)
-            part = part.to(policy.device)
+            (part,) = moved(policy.device, part)
             up, anchor = thumbs.up[part], old[part]
             losses = _losses(loss, log_probs, anchor, up, z, s)
             (losses.sum() / len(batch)).backward()

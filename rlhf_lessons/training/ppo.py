@@ -35,6 +35,7 @@ from torch.nn import functional as F
 from rlhf_lessons import formulas
 from rlhf_lessons.models import LanguagePolicy, TokenBatch, ValueHead
 from rlhf_lessons.models.saved_model import try_saving
+from rlhf_lessons.models.token_batch import moved
 from rlhf_lessons.training.reference import (
     frozen_beside,
     refuse_frozen,
@@ -385,14 +386,15 @@ def _cycles(
                 f"for all {len(scores)} of the first cycle"
             )
         mask = rollout.response_mask
+        texts = rollout.to("cpu")  # to know without a wait what is where
 
         with torch.no_grad(), precision(policy.device, s.bf16):
             size = s.minibatch_size
-            reference_log_probs = in_parts(rollout, size, reference.log_probs_of)
-            old_values = in_parts(rollout, size, old_values_of)
+            reference_log_probs = in_parts(texts, size, reference.log_probs_of)
+            old_values = in_parts(texts, size, old_values_of)
             old_log_probs = rollout.log_probs
             if not full_precision:  # the sampler rounds in another way than a whole text
-                old_log_probs = in_parts(rollout, size, old_log_probs_of)
+                old_log_probs = in_parts(texts, size, old_log_probs_of)
         with torch.no_grad():
             kl = use.kl_estimate(old_log_probs - reference_log_probs)
             rewards = per_token("token_rewards", use.token_rewards(scores, kl, mask, beta), mask)
@@ -408,13 +410,13 @@ def _cycles(
         measured = torch.full((6,), math.nan)
         updates, norms = [], []
         for rows in minibatches(s.batch_size, s.minibatch_size, s.epochs, order):
-            count = mask[rows].sum()
+            count = texts.response_mask[rows].sum()
             measured = torch.zeros(6, dtype=torch.float64, device=mask.device)
             for part in rows.tensor_split(min(s.accumulate, len(rows))):
-                batch = rollout.take(part)
-                counted = batch.response_mask
+                batch = texts.take(part)
+                at, counted = moved(mask.device, part, batch.response_mask)
                 old, old_value, advantage, wanted = (
-                    x[part, : counted.shape[1]]
+                    x[at, : counted.shape[1]]
                     for x in (old_log_probs, old_values, advantages, returns)
                 )
                 with precision(policy.device, s.bf16):
@@ -439,12 +441,13 @@ def _cycles(
                     raise ValueError(
                         f"train_ppo: total_loss must give one number, got {tuple(loss.shape)}"
                     )
-                share = counted.sum() / count  # a part weighs as much as it has tokens
+                tokens = batch.response_mask.sum()
+                share = tokens / count  # a part weighs as much as it has tokens
                 (share * loss).backward()
                 with torch.no_grad():
                     kl_3 = formulas.kl_k3(old - log_probs)
                     means = [
-                        formulas.masked_mean(x, counted)
+                        formulas.masked_sum(x, counted) / tokens
                         for x in (policy_losses, value_losses, entropies, kl_3)
                     ]
                     clipped = formulas.clip_fraction(log_probs, old, advantage, counted, s.epsilon)
@@ -507,9 +510,10 @@ def _weights(policy: LanguagePolicy, value_head: ValueHead) -> dict[str, Tensor]
 
 def _chosen(logits: Tensor, batch: TokenBatch) -> Tensor:
     """log π of the response tokens, (B, T), 0 at padding."""
-    tokens = batch.response_tokens.masked_fill(~batch.response_mask, 0)
+    tokens, mask = moved(logits.device, batch.response_tokens, batch.response_mask)
+    tokens = tokens.masked_fill(~mask, 0)
     chosen = -F.cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="none")
-    return chosen.view(tokens.shape).masked_fill(~batch.response_mask, 0)
+    return chosen.view(tokens.shape).masked_fill(~mask, 0)
 
 
 def _explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:

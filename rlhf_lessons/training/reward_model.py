@@ -183,8 +183,8 @@ def as_pairs(
     return Pairs(tokens, lengths)
 
 
-def accuracy_of(chosen: Tensor, rejected: Tensor, rounding: Tensor | float = 0.0) -> float:
-    """Share of pairs in the right order, ties counted half.
+def accuracy_of(chosen: Tensor, rejected: Tensor, rounding: Tensor | float = 0.0) -> Tensor:
+    """() share of pairs in the right order, ties counted half.
 
     Args:
         chosen: (B,) rewards of the chosen responses.
@@ -192,7 +192,7 @@ def accuracy_of(chosen: Tensor, rejected: Tensor, rounding: Tensor | float = 0.0
         rounding: (B,) or one number: two rewards no further apart differ by rounding alone, a tie.
     """
     margin = chosen - rejected
-    return float(torch.where(margin.abs() <= rounding, 0.5, (margin > 0).double()).mean())
+    return torch.where(margin.abs() <= rounding, 0.5, (margin > 0).double()).mean()
 
 
 @torch.no_grad()
@@ -205,7 +205,7 @@ def validate(
         strict=True,
     )
     chosen, rejected = torch.cat(chosen), torch.cat(rejected)
-    return float(loss(chosen, rejected).mean()), accuracy_of(chosen, rejected)
+    return float(loss(chosen, rejected).mean()), float(accuracy_of(chosen, rejected))
 
 
 def train_reward_model(
@@ -328,16 +328,18 @@ def _steps(
                 )
             (losses.sum() / batch_size).backward(inputs=weights)
             parts.append(torch.stack([losses, chosen, rejected]).detach())
-        measured = torch.cat(parts, dim=1).double()
+        losses, chosen, rejected = torch.cat(parts, dim=1).double()
         rate = s.learning_rate * schedule(step, s.steps, s.warmup)
-        mean_loss, norm = gradient_step(
+        mean_loss, norm, accuracy, margin = gradient_step(
             "train_reward_model",
             f"step {step} of {s.steps}",
-            measured[0].mean(),
+            losses.mean(),
             optimizer,
             weights,
             s.max_gradient_norm,
             rate,
+            accuracy_of(chosen, rejected),
+            (chosen - rejected).mean(),
         )
 
         last = step == s.steps
@@ -350,13 +352,12 @@ def _steps(
         validation = (None, None)
         if held_out is not None and (last or step % s.evaluate_every == 0):
             validation = validate(reward_model, held_out, s.bf16, loss)
-        _, chosen, rejected = measured
         yield RewardStep(
             step=step,
             total=s.steps,
             loss=mean_loss,
-            accuracy=accuracy_of(chosen, rejected),
-            margin=float((chosen - rejected).mean()),
+            accuracy=accuracy,
+            margin=margin,
             gradient_norm=norm,
             learning_rate=rate,
             validation_loss=validation[0],

@@ -21,8 +21,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from rlhf_lessons.models import LanguagePolicy, Rollout, TokenBatch
+from rlhf_lessons.models.token_batch import moved
 from rlhf_lessons.training.update import precision
 
 __all__: list[str] = []
@@ -173,18 +175,20 @@ def in_parts(batch: TokenBatch, size: int, measure: Callable[[TokenBatch], Tenso
     Args:
         batch: the B responses.
         size: how many of them at a time.
-        measure: (batch) -> one number per token.
+        measure: (batch, on the CPU) -> one number per token.
 
     Returns:
         (B, T) numbers, 0 at padding.
     """
-    result = torch.zeros(batch.response_mask.shape, device=batch.response_mask.device)
-    for rows in torch.arange(len(result)).split(size):
-        part = batch.take(rows)
-        numbers = measure(part).masked_fill(~part.response_mask, 0)
-        result = result.to(numbers.dtype)
-        result[rows, : numbers.shape[1]] = numbers
-    return result
+    batch = batch.to("cpu")
+    rows, width = batch.response_mask.shape
+    parts = []
+    for some in torch.arange(rows).split(size):
+        part = batch.take(some)
+        numbers = measure(part)
+        (mask,) = moved(numbers.device, part.response_mask)
+        parts.append(F.pad(numbers.masked_fill(~mask, 0), (0, width - numbers.shape[1])))
+    return torch.cat(parts)
 
 
 def shaped(where: str, name: str, result: Any, mask: Tensor) -> Tensor:

@@ -309,7 +309,7 @@ def _loop(
 ) -> Iterator[SupervisedStep]:
     s = settings
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-    counts = texts.response_mask.sum(1).cpu()
+    counts = texts.response_mask.sum(1)
     done, _, numbers = run.take_up()
     optimizer.zero_grad()  # what the caller may have left
     tokens = numbers.get("tokens", 0)
@@ -379,7 +379,7 @@ def dealt_batches(lengths: Sequence[int], batch_size: int, seed: int) -> Iterato
 
 def text_lengths(texts: TokenBatch) -> Tensor:
     """Count the tokens of each text, (N,), prompt included."""
-    return (texts.prompt_mask.sum(1) + texts.response_mask.sum(1)).cpu()
+    return texts.prompt_mask.sum(1) + texts.response_mask.sum(1)
 
 
 def encoded_examples(
@@ -395,6 +395,7 @@ def encoded_examples(
                 f"{row}"
             )
     try:
-        return policy.encode(*zip(*examples, strict=True))
+        # Each update looks at its own rows, which on the CPU is no wait for a GPU.
+        return policy.encode(*zip(*examples, strict=True)).to("cpu")
     except ValueError as error:
         raise ValueError(f"{where}: {name} cannot be read by the policy: {error}") from error

@@ -10,6 +10,7 @@ bfloat16 does not need, and several devices.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
@@ -43,8 +44,11 @@ def gradient_step(
     weights: Sequence[Tensor],
     max_norm: float,
     learning_rate: float,
-) -> tuple[float, float]:
+    *also: Tensor,
+) -> tuple[float, ...]:
     """Move the weights along their gradients, which are then cleared.
+
+    Numbers come from the device once, all together, for it has nothing to do meanwhile.
 
     Args:
         where: the loop, for messages.
@@ -54,17 +58,18 @@ def gradient_step(
         weights: the weights.
         max_norm: the gradient is scaled down to this length where it is longer.
         learning_rate: step size of all groups of the optimizer.
+        *also: () each, whatever else was measured.
 
     Returns:
-        the loss, and the length that the gradient had.
+        the loss, the length that the gradient had, and what else was measured.
 
     Raises:
         FloatingPointError: if loss or gradient is NaN or infinite; no weight has moved.
     """
     norm = torch.nn.utils.clip_grad_norm_(weights, max_norm)
-    measured = torch.stack([loss.detach().double(), norm.double()])
-    value, length = measured.tolist()
-    if not measured.isfinite().all():
+    measured = torch.stack([x.detach().double() for x in (loss, norm, *also)])
+    value, length, *others = measured.tolist()
+    if not (math.isfinite(value) and math.isfinite(length)):
         optimizer.zero_grad()
         raise FloatingPointError(
             f"{where}: loss and gradient must be finite, got a loss of {value:g} and a gradient "
@@ -75,7 +80,7 @@ def gradient_step(
         group["lr"] = learning_rate
     optimizer.step()
     optimizer.zero_grad()
-    return value, length
+    return value, length, *others
 
 
 def with_memory_advice(where: str, loop: Iterator[Record]) -> Iterator[Record]:
