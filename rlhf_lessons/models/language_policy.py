@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rlhf_lessons.models import adapters, gpt2_body, static_reading
+from rlhf_lessons.models import adapters, gpt2_body, head, static_reading
 from rlhf_lessons.models.products import FROM_ROWS, fast_products, linear
 from rlhf_lessons.models.reading import GPT2Reader, Reader
 from rlhf_lessons.models.sampling import check_sampling, sample_tokens
@@ -93,6 +93,8 @@ class LanguagePolicy:
         self.end_token_ids: tuple[int, ...] = self._text.end_token_ids
         self.end_token_id: int = self.end_token_ids[0]
         self.pad_token_id: int = self._text.pad_token_id
+
+        self._head_in_parts: bool | None = None  # whether it can; None: not tried
 
         # Adapters hide the signature of the model that they wrap.
         accepted = inspect.signature(adapters.inside(model).forward).parameters
@@ -360,7 +362,7 @@ class LanguagePolicy:
         Raises:
             ValueError: as ``logits_of`` raises it, or if the model names no head.
         """
-        states, read = self._read("states_of", batch, head=logits)
+        states, read = self._read("states_of", batch, logits)
         if states is None:
             raise ValueError(
                 f"states_of: the model must have a layer that gives the logits, got none from "
@@ -396,24 +398,24 @@ class LanguagePolicy:
         return logits[None], tokens, counts
 
     def _read(
-        self, where: str, batch: TokenBatch, head: bool = True
+        self, where: str, batch: TokenBatch, logits_too: bool = True
     ) -> tuple[Tensor | None, Tensor | None]:
         """Give (B, T, H) states, None where the model has no head, and (B, T, V) logits."""
         batch = batch.to("cpu")
         shape = tuple(batch.response_tokens.shape)
         every = torch.ones_like(batch.response_mask)
-        states, logits = self._read_at(where, batch, every, head)
+        states, logits = self._read_at(where, batch, every, None if logits_too else 0)
         return (
             None if states is None else states.unflatten(0, shape),
-            logits.unflatten(0, shape) if head else None,
+            logits.unflatten(0, shape) if logits_too else None,
         )
 
     def _read_at(
-        self, where: str, batch: TokenBatch, wanted: Tensor, head: bool = True
+        self, where: str, batch: TokenBatch, wanted: Tensor, first: int | None = None
     ) -> tuple[Tensor | None, Tensor]:
         """Give states (N, H) and logits (N, V) for the N places of the responses that are wanted.
 
-        Where ``head`` is False the model's head reads nothing, and there are no logits (0, V).
+        The model's head reads the ``first`` of them, None for all: so many logits there are.
         ``batch`` and ``wanted`` (B, T) are on the CPU: nothing here has to wait for a GPU.
 
         Each row moves to the left, so that its padding stands on the right, where nothing that
@@ -450,21 +452,22 @@ class LanguagePolicy:
         lengths = (lengths - 1).clamp(min=1)
         places = batch.prompt_mask.sum(1, keepdim=True) - 1 + torch.arange(wanted.shape[1])
         places = places.minimum(lengths.unsqueeze(1) - 1)
-        return self._states_and_logits(tokens, lengths, places, wanted, head)
+        return self._states_and_logits(tokens, lengths, places, wanted, first)
 
     def _states_and_logits(
-        self, tokens: Tensor, lengths: Tensor, places: Tensor, wanted: Tensor, logits_too: bool
+        self, tokens: Tensor, lengths: Tensor, places: Tensor, wanted: Tensor, first: int | None
     ) -> tuple[Tensor | None, Tensor]:
         """Read (B, L) tokens, the first ``lengths`` (B,) of each row.
 
-        Gives states (N, H) and logits (N, V) at those N of the (B, T) places that are wanted.
+        Gives states (N, H) at those N of the (B, T) places that are wanted, and the logits there,
+        of the ``first`` alone or of all (N, V).
         """
         if gpt2_body.is_plain(self.model):
             chosen = gpt2_body.states_at(self.model.transformer, tokens, lengths, places, wanted)
-            logits = linear(chosen if logits_too else chosen[:0], self.model.lm_head.weight)
+            logits = linear(chosen[:first], self.model.lm_head.weight)
             return chosen, logits.to(self._logits_dtype)
 
-        head = adapters.inside(self.model).get_output_embeddings()
+        layer = adapters.inside(self.model).get_output_embeddings()
         states: list[Tensor] = []
         rows = torch.arange(len(tokens)).unsqueeze(1)
         places = (rows * tokens.shape[1] + places)[wanted]
@@ -473,10 +476,10 @@ class LanguagePolicy:
         def choose(_: torch.nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             chosen = inputs[0].flatten(0, 1).index_select(0, places)
             states.append(chosen)
-            return ((chosen if logits_too else chosen[:0]).unsqueeze(0), *inputs[1:])
+            return (chosen[:first].unsqueeze(0), *inputs[1:])
 
         # The head of a language model is as large as several layers: it reads what is asked for.
-        hook = None if head is None else head.register_forward_pre_hook(choose)
+        hook = None if layer is None else layer.register_forward_pre_hook(choose)
         try:
             with fast_products(self.device):
                 logits = self.model(input_ids=tokens, use_cache=False).logits.flatten(0, 1)
@@ -484,7 +487,7 @@ class LanguagePolicy:
             if hook is not None:
                 hook.remove()
         if not states:
-            return None, logits.index_select(0, places).to(self._logits_dtype)
+            return None, logits.index_select(0, places)[:first].to(self._logits_dtype)
         return states[0], logits.to(self._logits_dtype)
 
     def log_probs_of(self, batch: TokenBatch) -> Tensor:
@@ -509,12 +512,35 @@ class LanguagePolicy:
     def _log_probs_of(self, where: str, batch: TokenBatch) -> Tensor:
         batch = batch.to("cpu")
         mask = batch.response_mask
-        _, logits = self._read_at(where, batch, mask)
         slots = mask.flatten().nonzero().squeeze(1)
         tokens, slots = moved(self.device, batch.response_tokens[mask], slots)
-        # log π is minus the cross-entropy, which needs no second tensor of the logits' size.
-        chosen = -F.cross_entropy(logits, tokens, reduction="none")
+        large = len(tokens) * self.vocabulary_size > head.WHOLE
+        in_parts = large and self._head_in_parts is not False
+        states, logits = self._read_at(where, batch, mask, 0 if in_parts else None)
+        if in_parts and self._head_in_parts is None:
+            self._head_in_parts = in_parts = self._can_read_in_parts(states)
+            if not in_parts:
+                _, logits = self._read_at(where, batch, mask)
+        if in_parts:
+            size = max(1, head.PART // self.vocabulary_size)
+            chosen = head.log_probs_in_parts(self._own_head, states, tokens, size)
+        else:
+            chosen = head.log_probs(logits, tokens)
         return chosen.new_zeros(mask.numel()).index_copy(0, slots, chosen).view(mask.shape)
+
+    def _own_head(self, states: Tensor) -> Tensor:
+        """Give the logits (n, V) of states (n, H), as the model would."""
+        if gpt2_body.is_plain(self.model):
+            logits = linear(states, self.model.lm_head.weight)
+        else:
+            with fast_products(self.device):
+                logits = head.after_body(adapters.inside(self.model), states)
+        return logits.to(self._logits_dtype)
+
+    def _can_read_in_parts(self, states: Tensor | None) -> bool:
+        if states is None or gpt2_body.is_plain(self.model):
+            return states is not None
+        return head.follows_body(adapters.inside(self.model), states)
 
     def log_probs(self, prompts: Sequence[str], responses: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Compute log π of each token of given responses, end token included, with gradient.
