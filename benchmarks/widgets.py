@@ -250,17 +250,18 @@ def use_lesson(lab, browser, number, looks):
     notebook.run_to_the_end()
     for index in range(len(cells)):
         for kind, use in USES.items():
-            widget = notebook.output(index).locator(f".rlhf-lessons-{kind}")
-            if widget.count() == 0:
-                continue
-            name = f"lesson_{number:02d}_cell_{index:02d}_{kind}"
+            found = notebook.output(index).locator(f".rlhf-lessons-{kind}").all()
+            for place, widget in enumerate(found):
+                name = f"lesson_{number:02d}_cell_{index:02d}_{kind}" + (
+                    f"_{place}" if place else ""
+                )
 
-            def complain(text, name=name):
-                print(f"{name}: {text}", file=sys.stderr, flush=True)
+                def complain(text, name=name):
+                    print(f"{name}: {text}", file=sys.stderr, flush=True)
 
-            notebook.page.set_viewport_size({"width": WIDTHS[0], "height": 900})
-            use(widget, notebook.page, number, complain)
-            look_at(widget, notebook, looks, name, complain)
+                notebook.page.set_viewport_size({"width": WIDTHS[0], "height": 900})
+                use(widget, notebook.page, number, complain)
+                look_at(widget, notebook, looks, name, complain)
     notebook.close()
 
 
