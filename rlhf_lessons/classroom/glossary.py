@@ -172,7 +172,8 @@ def _table_html(found: Sequence[Entry]) -> str:
             (html.escape(entry.sentence), f'style="{_CELL};min-width:220px"'),
             (_set(entry.equation), f'style="{_CELL};font-family:serif;font-size:115%"'),
             (str(entry.lesson), f'style="{_CELL}"'),
-            (html.escape(entry.chinese), f'style="{_CELL}" lang="zh"'),
+            # Chinese may break behind each character: a narrow page would write it downwards.
+            (html.escape(entry.chinese), f'style="{_CELL};min-width:5em" lang="zh"'),
             (html.escape(entry.vietnamese), f'style="{_CELL}" lang="vi"'),
         ]
         rows.append(
