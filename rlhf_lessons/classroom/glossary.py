@@ -169,11 +169,11 @@ def _table_html(found: Sequence[Entry]) -> str:
     rows = []
     for entry in found:
         cells = [
-            (html.escape(entry.sentence), f'style="{_CELL};min-width:220px"'),
+            (html.escape(entry.sentence), f'style="{_CELL};min-width:170px"'),
             (_set(entry.equation), f'style="{_CELL};font-family:serif;font-size:115%"'),
             (str(entry.lesson), f'style="{_CELL}"'),
             # Chinese may break behind each character: a narrow page would write it downwards.
-            (html.escape(entry.chinese), f'style="{_CELL};min-width:5em" lang="zh"'),
+            (html.escape(entry.chinese), f'style="{_CELL};min-width:4em" lang="zh"'),
             (html.escape(entry.vietnamese), f'style="{_CELL}" lang="vi"'),
         ]
         rows.append(
