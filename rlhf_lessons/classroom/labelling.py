@@ -490,12 +490,13 @@ class RateTexts(_Task):
         super().__init__(caption, keys, hint)
         self._texts, self._people, self._judge = texts, people, judge
         self.ratings: list[int] = []
-        self._card = ipywidgets.HTML(layout={"width": "100%"})
+        self._card = ipywidgets.HTML(layout={"flex": "1 1 0%"})
+        card = ipywidgets.HBox([self._card], layout={"width": "100%"})
         buttons = [
             self._button(f"rating-{i}", _signed(i - 4), f"key: {i + 1}", "54px") for i in range(9)
         ]
         buttons.append(self._button("undo", "undo (U)", "key: U or Backspace", "100px"))
-        self._page([self._card, ipywidgets.HBox(buttons, layout={"flex_flow": "row wrap"})])
+        self._page([card, ipywidgets.HBox(buttons, layout={"flex_flow": "row wrap"})])
 
     @property
     def done(self) -> int:
