@@ -161,7 +161,7 @@ def _set(equation: str) -> str:
 
 
 def _table_html(found: Sequence[Entry]) -> str:
-    """A table in the page's own colours."""
+    """A table in the page's own colours; on a page too narrow for it, it slides."""
     if not found:
         return caption_html("No entry holds these words. Clear the search to see all of them.")
     heads = ("term", "meaning", "equation", "lesson", "中文", "Tiếng Việt")
@@ -183,9 +183,9 @@ def _table_html(found: Sequence[Entry]) -> str:
         )
     count = "1 entry" if len(found) == 1 else f"{len(found)} entries"
     return (
-        '<table style="border-collapse:collapse;font-size:13px;line-height:1.4;color:inherit">'
+        '<div style="overflow-x:auto"><table style="border-collapse:collapse;font-size:13px;line-height:1.4;color:inherit">'
         f'<caption style="text-align:left;padding:4px 10px">Glossary, {count}</caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
 
 
