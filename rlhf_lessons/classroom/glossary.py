@@ -183,7 +183,8 @@ def _table_html(found: Sequence[Entry]) -> str:
         )
     count = "1 entry" if len(found) == 1 else f"{len(found)} entries"
     return (
-        '<div style="overflow-x:auto"><table style="border-collapse:collapse;font-size:13px;line-height:1.4;color:inherit">'
+        '<div style="overflow-x:auto">'
+        '<table style="border-collapse:collapse;font-size:13px;line-height:1.4;color:inherit">'
         f'<caption style="text-align:left;padding:4px 10px">Glossary, {count}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
