@@ -106,7 +106,7 @@ class Glossary:
             placeholder="a word, in any of the languages",
             layout={"width": "360px", "max_width": "100%"},
         )
-        self._table = ipywidgets.HTML()
+        self._table = ipywidgets.HTML(layout={"overflow": "auto"})  # on a narrow page it slides
         self._box.observe(lambda change: self._refresh(), "value")
         self._refresh()
         self.widget = ipywidgets.VBox([self._box, self._table])

@@ -253,24 +253,24 @@ def draw_threshold(
         thresholds, true, false = kept
         totals.plot(thresholds, true, color=COLORS[0], label="true, said")
         totals.plot(thresholds, false, color=COLORS[2], linestyle="--", label="false, said")
-        totals.set(xlabel="threshold", title="All held-out people")
-        totals.legend(frameon=True, framealpha=1.0, edgecolor="white")  # over the line that moves
+        # Few ticks and a legend that stays where it is: a slider draws this anew at each step.
+        totals.set(xlabel="threshold", title="All held-out people", xticks=(0, 0.5, 1))
+        totals.locator_params(axis="y", nbins=4)
+        totals.legend(loc="upper right", frameon=True, framealpha=1.0, edgecolor="white")
         totals.axvline(threshold, color=INK, linewidth=1)
     bars, totals = figure.axes
     totals.lines[-1].set_xdata([threshold, threshold])
     bars.clear()
-    for place, (words, confidence, right) in enumerate(claims):
+    drawn = bars.barh(range(len(claims)), [max(p, 0.01) for _, p, _ in claims], edgecolor="white")
+    for place, (bar, (words, confidence, right)) in enumerate(zip(drawn, claims, strict=True)):
         said = confidence >= threshold
-        bars.barh(
-            place,
-            max(confidence, 0.01),
-            color=COLORS[0] if right else COLORS[2],
+        bar.set(
+            facecolor=COLORS[0] if right else COLORS[2],
             alpha=1.0 if said else 0.25,
             hatch="" if right else "//",
-            edgecolor="white",
         )
         text = f"{SIGNS['right' if right else 'wrong']} {words}" + ("" if said else "  (left out)")
-        bars.text(1.04, place, text, va="center", color=INK if said else GREY)
+        bars.text(1.04, place, text, va="center", color=INK if said else GREY, in_layout=False)
     bars.axvline(threshold, color=INK, linewidth=1)
     bars.set(xlim=(0, 2.2), yticks=[], xlabel="confidence", title=title, xticks=(0, 0.5, 1))
     bars.invert_yaxis()
