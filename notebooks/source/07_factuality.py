@@ -1369,8 +1369,8 @@ for kind, facts in known.items():
 
 # %% [markdown]
 # The answers are free text: "Y is the capital", a list, another spelling, a name that the city has lost since. A
-# **reader** finds the claim. Before anything is built on it, it is measured against answers that were read by hand
-# before the reader saw them: of the claims that it finds, how many are those that were read (precision), and of
+# **reader** finds the claim. Before anything is built on it, it is measured against answers that were read one by one,
+# by a large language model, before the reader saw them: of the claims that it finds, how many are those that were read (precision), and of
 # those that were read, how many does it find (recall)?
 
 # %%

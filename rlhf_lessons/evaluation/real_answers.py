@@ -1,10 +1,11 @@
-"""How well answers of the real model are read: beside a person's reading of the same answers.
+"""How well answers of the real model are read: beside a reading of the same answers by hand.
 
     python -m rlhf_lessons real reader              the stored figures
     python -m rlhf_lessons real reader --measure    read the answers again, some seconds
 
 Beside this module lies ``real_answers.jsonl``: answers of SmolLM2-135M-Instruct about capitals and
-currencies, in three phrasings, each read by hand: the name that it gives, if any, and a verdict.
+currencies, in three phrasings, each read by hand: the name that it gives, if any, and a verdict. By
+hand is: one by one, without rules written down as code, by a large language model.
 The reader was developed on 882 of them, at temperatures from 0 (the likeliest token each time) to
 1; the other 215, from 0 to 0.7, were drawn last and read by hand before the reader saw them. Only
 they measure: precision and recall are 0.973 and 0.973.
@@ -13,8 +14,9 @@ Four earlier sets were such a test once, in turn, and were developed on afterwar
 0.937 and 0.962, 0.956 and 0.956 (0.980 and 0.987 below temperature 1, 0.84 and 0.82 at 1, where one
 answer in five names nothing), and, of 42 answers at 0.6, 0.917 and 0.943.
 
-Left out on purpose: a second person. Where a reading is a matter of taste (two names in one answer)
-the rule of ``read_answer`` holds for both: what is *said to be* the capital, first mention first.
+Left out on purpose: people who read them. Where a reading is a matter of taste (two names in one
+answer) the rule of ``read_answer`` holds for both: what is *said to be* the capital, first mention
+first.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ COMMAND = "python -m rlhf_lessons real reader --measure"
 
 @dataclass(frozen=True)
 class HandReadAnswer:
-    """An answer of the real model, and what a person read in it.
+    """An answer of the real model, and what was read in it by hand.
 
     Attributes:
         text: the answer.
@@ -72,12 +74,12 @@ class HandReadAnswer:
 
 @dataclass(frozen=True)
 class ReaderAgreement:
-    """How far the reader agrees with a person.
+    """How far the reader agrees with the reading by hand.
 
     Attributes:
         count: answers.
         claimed: answers in which the reader found a claim.
-        named: answers in which the person did.
+        named: answers in which the reading by hand did.
         equal: answers in which both did, and the same one.
         verdicts: answers with the same verdict.
     """
@@ -135,7 +137,7 @@ def load_hand_read(split: str = "test") -> tuple[HandReadAnswer, ...]:
 
 
 def measure_reader(answers: Sequence[HandReadAnswer]) -> ReaderAgreement:
-    """Read answers with the reader, and compare with the person.
+    """Read answers with the reader, and compare with the reading by hand.
 
     precision = equal claims / claims found, recall = equal claims / claims that are there
 

@@ -6,7 +6,7 @@
     python -m rlhf_lessons real remove          delete the parts
     python -m rlhf_lessons real judge           how far the judge of people agrees with people
     python -m rlhf_lessons real words           how much each word of a sentence surprises the model
-    python -m rlhf_lessons real reader          how well its answers are read, beside a person
+    python -m rlhf_lessons real reader          how well its answers are read
 
 What the parts are is said once, in ``rlhf_lessons.real_parts``; here is what a model becomes. The
 environment variable RLHF_LESSONS_CACHE names another folder than the platform's cache.
@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     tuning = commands.add_parser("tuning", help="teaching it to say what it knows, and no more")
     tuning.add_argument("--measure", action="store_true", help="train what is missing")
     tuning.add_argument("--folder", type=Path, help="where the runs are; those of the course")
-    reader = commands.add_parser("reader", help="how well its answers are read, beside a person")
+    reader = commands.add_parser("reader", help="how well its answers are read")
     reader.add_argument("--measure", action="store_true", help="read again: some seconds")
     arguments = parser.parse_args(argv)
     names = getattr(arguments, "names", None) or list(PARTS)

@@ -3,8 +3,8 @@
 A model that was not asked to answer in one word answers in sentences, breaks off, repeats the
 question, describes the country, or names what does not exist. :func:`read_answer` finds the name
 that an answer gives, writes it as the gazetteer does, so that "Kiev" and "Kyiv" are one claim, and
-says whether it is right. How far it agrees with a person's reading is measured on answers that were
-read by hand (``rlhf_lessons.evaluation.real_answers``).
+says whether it is right. How far it agrees with a reading by hand is measured
+(``rlhf_lessons.evaluation.real_answers``).
 
 Left out on purpose: what else an answer says ("a city in the south"), and languages other than
 English, which are noticed and not read.

@@ -69,7 +69,7 @@ def test_the_answers_read_by_hand_are_whole():
 
 
 @pytest.mark.skipif(bool(part_damage("facts")), reason="the real facts were not fetched")
-def test_the_reader_agrees_with_a_person(capsys, tmp_path, monkeypatch):
+def test_the_reader_agrees_with_the_reading_by_hand(capsys, tmp_path, monkeypatch):
     answers = load_hand_read("test")
     found = measure_reader(answers)  # 0.973, 0.973 and 0.991
     assert found.precision[0] >= 0.97 and found.recall[0] >= 0.97 and found.accuracy[0] >= 0.97
