@@ -26,6 +26,23 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.write_line(f"Not run: {len(browser)} browser tests, {reason}", yellow=True)
 
 
+@pytest.fixture
+def sampled_in_bfloat16(monkeypatch) -> list[bool]:
+    """A list that grows by one at each call of ``sample``: whether it ran under autocast."""
+    import torch
+
+    from rlhf_lessons.models import LanguagePolicy
+
+    seen, sample = [], LanguagePolicy.sample
+
+    def spied(policy, *args, **kw):
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return sample(policy, *args, **kw)
+
+    monkeypatch.setattr(LanguagePolicy, "sample", spied)
+    return seen
+
+
 @pytest.fixture(scope="session")
 def site(tmp_path_factory) -> Path:
     """The folder of the pages as a site, built as ``make build`` does."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import torch
 from tokenizers import (
     AddedToken,
@@ -25,6 +26,8 @@ from tokenizers import (
     processors,
     trainers,
 )
+
+from rlhf_lessons.models import LanguagePolicy, word_tokenizer
 
 FAMILIES = ("gpt2", "llama", "qwen2", "opt", "gpt_neox")
 CONTEXT = 64
@@ -141,7 +144,7 @@ def family_tokenizer(family: str) -> Tokenizer:
 
 def save_family(family: str, folder: Path, *, seed: int = 0) -> Path:
     """Write config.json, model.safetensors and the tokenizer's files of a small random model."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = family_tokenizer(family)
@@ -170,14 +173,34 @@ def save_family(family: str, folder: Path, *, seed: int = 0) -> Path:
         for name in ("hidden_size", "intermediate_size", "num_hidden_layers"):
             del common[name]
         del common["num_attention_heads"], common["max_position_embeddings"]
+    config = AutoConfig.for_model(family, **common, **CONFIG[family])
+    random_model(config, seed).save_pretrained(folder)
+    return folder
+
+
+def random_policy(family: str, words: list[str], settings: dict) -> LanguagePolicy:
+    """Make a policy of any family that transformers knows, with a token a word."""
+    from transformers import CONFIG_MAPPING, AutoConfig
+
+    if family not in CONFIG_MAPPING:
+        pytest.skip(f"this version of transformers has no {family}")
+    tokenizer = word_tokenizer(words)
+    config = AutoConfig.for_model(
+        family, vocab_size=len(tokenizer), bos_token_id=None, pad_token_id=None,
+        eos_token_id=tokenizer.eos_token_id, **settings,
+    )  # fmt: skip
+    return LanguagePolicy(random_model(config), tokenizer)
+
+
+def random_model(config, seed: int = 0):
+    """Draw a causal language model's weights; the caller's random numbers stay as they were."""
+    from transformers import AutoModelForCausalLM
+
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(
-            AutoConfig.for_model(family, **common, **CONFIG[family])
-        )
-        with torch.no_grad():  # a fresh model is near uniform; make it have opinions
-            for weight in model.parameters():
-                if weight.ndim == 2:
-                    weight.mul_(4)
-    model.save_pretrained(folder)
-    return folder
+        model = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():  # a fresh model is near uniform; make it have opinions
+        for weight in model.parameters():
+            if weight.ndim == 2:
+                weight.mul_(4)
+    return model

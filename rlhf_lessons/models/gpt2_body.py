@@ -50,15 +50,16 @@ def is_plain(model: torch.nn.Module) -> bool:
     }
     activations = {type(block.mlp.act) for block in model.transformer.h}
     config = model.config
-    as_published = (
+    if not (
         model.dtype in (torch.float32, torch.float64)
         and config.scale_attn_weights
         and not config.scale_attn_by_inverse_layer_idx
         and not config.reorder_and_upcast_attn
         and not config.add_cross_attention
         and config._attn_implementation in ("sdpa", "eager")
-    )
-    modules: list[torch.nn.Module] = [model] if as_published else []
+    ):
+        return False
+    modules: list[torch.nn.Module] = [model]
     for module in modules:  # model.modules() takes three times as long, at every pass
         kind = type(module)
         if (
@@ -69,7 +70,7 @@ def is_plain(model: torch.nn.Module) -> bool:
         ):
             return False
         modules += filter(None, module._modules.values())
-    return as_published
+    return True
 
 
 def states_at(body: Any, tokens: Tensor, lengths: Tensor, places: Tensor, read: Tensor) -> Tensor:

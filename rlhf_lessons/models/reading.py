@@ -205,8 +205,12 @@ def _distinct(tokens: Tensor, seen: Tensor | None) -> tuple[Tensor, Tensor]:
     """Give the first of each kind of equal rows, (N,), and which of those each row is, (B,)."""
     whole = tokens if seen is None else torch.cat([tokens, seen.long()], dim=1)
     kinds: dict[tuple[int, ...], int] = {}
-    which = [kinds.setdefault(tuple(row), len(kinds)) for row in whole.tolist()]
-    first = [which.index(kind) for kind in range(len(kinds))]
+    first, which = [], []
+    for place, row in enumerate(map(tuple, whole.tolist())):
+        if row not in kinds:
+            kinds[row] = len(first)
+            first.append(place)
+        which.append(kinds[row])
     return tuple(torch.tensor(rows, device=tokens.device) for rows in (first, which))
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
+from model_families import random_policy
 
-from rlhf_lessons.models import LanguagePolicy, RewardModel, word_tokenizer
+from rlhf_lessons.models import LanguagePolicy, RewardModel
 
 WORDS = "the film was good bad and it plot people dull made me smile .".split()
 PROMPTS = ["the film", "it", "the plot and people", ""]
@@ -77,22 +77,7 @@ CLOSE = {"atol": 2e-5, "rtol": 0}
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def policy(request) -> LanguagePolicy:
-    family = request.param
-    if family not in CONFIG_MAPPING:
-        pytest.skip(f"this version of transformers has no {family}")
-    tokenizer = word_tokenizer(WORDS)
-    config = AutoConfig.for_model(
-        family, vocab_size=len(tokenizer), bos_token_id=None, pad_token_id=None,
-        eos_token_id=tokenizer.eos_token_id, **FAMILIES[family],
-    )  # fmt: skip
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(config)
-    with torch.no_grad():  # a fresh model is near uniform; make it have opinions
-        for weight in model.parameters():
-            if weight.ndim == 2:
-                weight.mul_(4)
-    return LanguagePolicy(model, tokenizer)
+    return random_policy(request.param, WORDS, FAMILIES[request.param])
 
 
 @torch.no_grad()

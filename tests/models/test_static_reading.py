@@ -12,6 +12,7 @@ import warnings
 
 import pytest
 import torch
+from model_families import random_policy
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, LlamaConfig
@@ -49,23 +50,10 @@ CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 
 def policy_of(family: str) -> LanguagePolicy:
     name, settings = FAMILIES[family]
-    if name not in CONFIG_MAPPING:
-        pytest.skip(f"this version of transformers has no {name}")
-    tokenizer = word_tokenizer(WORDS)
-    config = AutoConfig.for_model(
-        name, vocab_size=len(tokenizer), bos_token_id=None, pad_token_id=None,
-        eos_token_id=tokenizer.eos_token_id, **settings,
-    )  # fmt: skip
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(config)
-    with torch.no_grad():  # a fresh model is near uniform; make it have opinions
-        for weight in model.parameters():
-            if weight.ndim == 2:
-                weight.mul_(4)
-    if not static_reading.suits(model):
+    policy = random_policy(name, WORDS, settings)
+    if not static_reading.suits(policy.model):
         pytest.skip("this version of transformers keeps static memory in another way")
-    return LanguagePolicy(model, tokenizer)
+    return policy
 
 
 # --- what stands in for a GPU ---------------------------------------------------------------------

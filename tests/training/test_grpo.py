@@ -425,14 +425,7 @@ def test_without_beta_there_is_no_reference():
 
 
 @pytest.mark.parametrize("minibatch_size", [8, 4])
-def test_bfloat16_is_for_sampling_and_forward_passes(minibatch_size, monkeypatch):
-    sampled, sample = [], LanguagePolicy.sample
-
-    def spied(policy, *args, **kw):
-        sampled.append(torch.is_autocast_enabled("cpu"))
-        return sample(policy, *args, **kw)
-
-    monkeypatch.setattr(LanguagePolicy, "sample", spied)
+def test_bfloat16_is_for_sampling_and_forward_passes(minibatch_size, sampled_in_bfloat16):
     runs = {}
     for bf16 in (False, True):
         policy, seen = make_policy(), []
@@ -446,7 +439,7 @@ def test_bfloat16_is_for_sampling_and_forward_passes(minibatch_size, monkeypatch
         assert all(weight.dtype == torch.float32 for weight in policy.parameters())
         assert seen[0][0] == torch.float32 and seen[0][1] < 1e-5  # the ratio starts at one
         runs[bf16] = record
-    assert sampled == [False, True]
+    assert sampled_in_bfloat16 == [False, True]
     assert runs[True].gradient_norm != runs[False].gradient_norm
     assert runs[True].kl == pytest.approx(0, abs=1e-5) == runs[False].kl
 

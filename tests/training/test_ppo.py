@@ -309,14 +309,7 @@ def test_an_update_of_the_whole_batch_gives_the_old_values_too(minibatch_size, p
 
 
 @pytest.mark.parametrize("minibatch_size", [8, 4])
-def test_bfloat16_is_for_sampling_and_forward_passes(minibatch_size, monkeypatch):
-    sampled, sample = [], LanguagePolicy.sample
-
-    def spied(policy, *args, **kw):
-        sampled.append(torch.is_autocast_enabled("cpu"))
-        return sample(policy, *args, **kw)
-
-    monkeypatch.setattr(LanguagePolicy, "sample", spied)
+def test_bfloat16_is_for_sampling_and_forward_passes(minibatch_size, sampled_in_bfloat16):
     settings = dataclasses.replace(SMALL, cycles=1, epochs=1, minibatch_size=minibatch_size)
     runs = {}
     for bf16 in (False, True):
@@ -335,7 +328,7 @@ def test_bfloat16_is_for_sampling_and_forward_passes(minibatch_size, monkeypatch
         assert dtype == torch.float32 and difference < 1e-5
         runs[bf16] = record
     assert runs[True].policy_loss == pytest.approx(runs[False].policy_loss, abs=1e-2)
-    assert sampled == [False, True]
+    assert sampled_in_bfloat16 == [False, True]
     assert runs[True].gradient_norm != runs[False].gradient_norm
     assert runs[True].kl == pytest.approx(0, abs=1e-5) == runs[False].kl
 

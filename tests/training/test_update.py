@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from unequal_pairs import PAIRS
 
 from rlhf_lessons.models import LanguagePolicy, RewardModel, small_gpt2, word_tokenizer
 from rlhf_lessons.training import (
@@ -15,16 +16,6 @@ from rlhf_lessons.training import (
     train_sft,
 )
 from rlhf_lessons.training.update import with_memory_advice
-
-# Responses of very unequal lengths, so that a mean of the parts' means is not the batch's mean.
-PAIRS = [
-    ("a", "b .", "c c c c c c ."),
-    ("c a a", "d", "b b ."),
-    ("", "a b a b a b a .", "d ."),
-    ("b b", "c", "a"),
-    ("d", "d d", "a a a a a"),
-    ("c", "d .", "b"),
-]
 
 
 def policy(seed: int = 1) -> LanguagePolicy:

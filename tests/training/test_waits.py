@@ -8,6 +8,7 @@ import dataclasses
 import pretend_device
 import pytest
 import torch
+from unequal_pairs import PAIRS
 
 from rlhf_lessons.models import LanguagePolicy, RewardModel, small_gpt2, word_tokenizer
 from rlhf_lessons.training import (
@@ -27,15 +28,6 @@ from rlhf_lessons.training import (
     train_reward_model,
     train_sft,
 )
-
-PAIRS = [
-    ("a", "b .", "c c c c c c ."),
-    ("c a a", "d", "b b ."),
-    ("", "a b a b a b a .", "d ."),
-    ("b b", "c", "a"),
-    ("d", "d d", "a a a a a"),
-    ("c", "d .", "b"),
-]
 
 
 def written_out(seed: int) -> LanguagePolicy:
