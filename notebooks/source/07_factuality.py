@@ -1370,8 +1370,8 @@ for kind, facts in known.items():
 # %% [markdown]
 # The answers are free text: "Y is the capital", a list, another spelling, a name that the city has lost since. A
 # **reader** finds the claim. Before anything is built on it, it is measured against answers that were read one by one,
-# by a large language model, before the reader saw them: of the claims that it finds, how many are those that were read (precision), and of
-# those that were read, how many does it find (recall)?
+# by a large language model, before the reader saw them: of the claims that it finds, how many are those that were read
+# (precision), and of those that were read, how many does it find (recall)?
 
 # %%
 for name, agreed in load_reader_agreement().items():
@@ -1510,7 +1510,7 @@ for kind in FACT_KINDS:
 
 # %%
 tuned_runs = load_real_tuning()
-ROWS = {
+REAL_ROWS = {
     "not tuned": ("none", None),
     "reference": ("reference", 1.0),
     "reference, balanced": ("balanced", 1.0),
@@ -1523,7 +1523,7 @@ SAID = ("right", "wrong", "hedged", "unreadable")
 
 def real_table(row, measure, kind, drawn=False):
     """(countries, seeds): what a policy said of each held-out country, a mean over its questions."""
-    runs = [run for run in tuned_runs if (run.judge, run.price) == ROWS[row]]
+    runs = [run for run in tuned_runs if (run.judge, run.price) == REAL_ROWS[row]]
     return np.array([(r.counts if drawn else r.greedy)[measure][kind] for r in runs]).T
 
 
@@ -1531,7 +1531,7 @@ shares = {
     drawn: {
         kind: {
             row: {m: mean_with_interval(real_table(row, m, kind, drawn)) for m in SAID}
-            for row in ROWS
+            for row in REAL_ROWS
         }
         for kind in FACT_KINDS
     }
@@ -1544,7 +1544,9 @@ for drawn, kinds in shares.items():
         for row, measures in rows.items():
             cells = [f"{mean:.2f} [{low:.2f}, {high:.2f}]" for mean, low, high in measures.values()]
             words = real_table(row, "words", kind, drawn).mean()
-            kl = np.mean([r.kl[kind][0] for r in tuned_runs if (r.judge, r.price) == ROWS[row]])
+            kl = np.mean(
+                [r.kl[kind][0] for r in tuned_runs if (r.judge, r.price) == REAL_ROWS[row]]
+            )
             print(
                 f"{row:<21}" + "".join(f"{cell:>19}" for cell in cells) + f"{words:>7.1f}{kl:>6.1f}"
             )
@@ -1557,7 +1559,7 @@ draw_said(shares[False])
 plt.show()
 change = {}
 for kind in FACT_KINDS:
-    for row in list(ROWS)[1:]:
+    for row in list(REAL_ROWS)[1:]:
         cells = []
         for measure in ("wrong", "right"):
             before, after = (real_table(name, measure, kind) for name in ("not tuned", row))
