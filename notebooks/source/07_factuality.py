@@ -1544,9 +1544,8 @@ for drawn, kinds in shares.items():
         for row, measures in rows.items():
             cells = [f"{mean:.2f} [{low:.2f}, {high:.2f}]" for mean, low, high in measures.values()]
             words = real_table(row, "words", kind, drawn).mean()
-            kl = np.mean(
-                [r.kl[kind][0] for r in tuned_runs if (r.judge, r.price) == REAL_ROWS[row]]
-            )
+            own = [run for run in tuned_runs if (run.judge, run.price) == REAL_ROWS[row]]
+            kl = np.mean([run.kl[kind][0] for run in own])
             print(
                 f"{row:<21}" + "".join(f"{cell:>19}" for cell in cells) + f"{words:>7.1f}{kl:>6.1f}"
             )
