@@ -125,8 +125,10 @@ def turns(
     loops: Sequence[Iterator],
     steps: int,
     clock: Callable[[], float] = time.process_time,
-) -> tuple[list[float], list[list[float]]]:
+) -> tuple[list[float], list[list[float]], list[int]]:
     """Run TRL's trainer, and after each of its steps one of each loop of ours.
+
+    Of the first step of each, which is not timed, the operations of its products are counted.
 
     Args:
         trainer: ``trainer(folder, callbacks)`` makes TRL's trainer.
@@ -135,35 +137,48 @@ def turns(
         clock: gives seconds; between two readings all work of one step is done.
 
     Returns:
-        seconds of TRL's steps and of each loop's, the first two steps left out.
+        seconds of TRL's steps and of each loop's, the first two steps left out; and how many
+        operations a step of TRL and one of each loop takes.
     """
     from datasets import disable_progress_bars
+    from torch.utils.flop_counter import FlopCounterMode
     from transformers import PrinterCallback, TrainerCallback
 
     disable_progress_bars()
     theirs, ours = [], [[] for _ in loops]
+    operations: list[int] = []
 
     class Turns(TrainerCallback):
         start = None
 
         def on_step_end(self, arguments, state, control, **others):
             now = clock()
-            if self.start is not None:
-                theirs.append(now - self.start)
-                for seconds, loop, block in zip(
-                    ours, loops, (contextlib.nullcontext, default_products), strict=False
-                ):
-                    with block():
-                        before = clock()
-                        next(loop)
-                        seconds.append(clock() - before)
+            if self.start is None:
+                self.counter = FlopCounterMode(display=False)
+                self.counter.__enter__()
+                self.start = clock()
+                return
+            if first := not theirs:
+                self.counter.__exit__(None, None, None)
+                operations.append(self.counter.get_total_flops())
+            theirs.append(now - self.start)
+            for seconds, loop, block in zip(
+                ours, loops, (contextlib.nullcontext, default_products), strict=False
+            ):
+                count = FlopCounterMode(display=False) if first else contextlib.nullcontext()
+                with block(), count:
+                    before = clock()
+                    next(loop)
+                    seconds.append(clock() - before)
+                if first:
+                    operations.append(count.get_total_flops())
             self.start = clock()
 
     with tempfile.TemporaryDirectory() as folder:
         made = trainer(folder, [Turns()])
         made.remove_callback(PrinterCallback)
         made.train()
-    return theirs[1:], [seconds[1:] for seconds in ours]
+    return theirs[1:], [seconds[1:] for seconds in ours], operations
 
 
 def ratio(theirs: list[float], ours: list[float]) -> float:
@@ -177,7 +192,11 @@ def milliseconds(seconds: list[float]) -> float:
 
 
 def report(
-    theirs: list[float], ours: list[list[float]], target: float | None, **about: Any
+    theirs: list[float],
+    ours: list[list[float]],
+    operations: list[int],
+    target: float | None,
+    **about: Any,
 ) -> dict[str, Any]:
     """Print one JSON line."""
     fast, plain = ours
@@ -188,6 +207,7 @@ def report(
         "ours_default_products_ms": milliseconds(plain),
         "ratio": ratio(theirs, fast),
         "ratio_default_products": ratio(theirs, plain),
+        "ratio_operations": round(operations[0] / operations[1], 2),
         "target": target,
         "steps": len(theirs),
         **machine(),

@@ -2,6 +2,8 @@
 
     python benchmarks/gpu.py                        # six minutes, one JSON line a row
     python benchmarks/gpu.py --rows dpo sampling    # some rows
+    python benchmarks/gpu.py --packed               # texts in packed rows, as on a CPU
+    python benchmarks/gpu.py --device cpu --dtypes float32     # less of each: 4 pairs, 64 × 24
     python benchmarks/gpu.py --device cpu --small   # proves that it runs; its times mean nothing
 
 A Llama-shaped model of 135 million random weights, 30 layers, vocabulary of 49,152, on texts of
@@ -32,7 +34,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import against_trl as side_by_side
@@ -61,7 +63,6 @@ from rlhf_lessons.training import (
 )
 from rlhf_lessons.worlds import Preference
 
-PROMPT_WORDS = 8
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -77,8 +78,10 @@ class Size:
     rows: int = 256
     new_tokens: int = 48
     steps: int = 12
+    prompt_words: int = 8
 
 
+ON_CPU = Size(pairs=4, rows=64, new_tokens=24, steps=4)
 SMALL = Size(words=300, width=32, layers=2, heads=2, pairs=4, rows=8, new_tokens=6, steps=2)
 
 
@@ -110,14 +113,14 @@ def text(start: int, words: int, size: Size) -> str:
 
 
 def prompts(count: int, size: Size) -> list[str]:
-    return [text(row, PROMPT_WORDS, size) for row in range(count)]
+    return [text(row, size.prompt_words, size) for row in range(count)]
 
 
 def pairs(count: int, size: Size) -> list[Preference]:
     """Pairs of responses of 24 to 38 words."""
     return [
         Preference(
-            text(row, PROMPT_WORDS, size),
+            text(row, size.prompt_words, size),
             text(row + 1, 24 + row % 15, size),
             text(row + 2, 24 + (row * 7) % 15, size),
         )
@@ -190,6 +193,7 @@ def report(device: Device, **about: Any) -> None:
 def right(device: Device, size: Size) -> None:
     """Compare log-probs, draws and DPO's loss in float32 with the CPU's; stop if they differ."""
     here, there = llama(size), llama(size, device.name)
+    here.packed = False
     data = pairs(size.pairs, size)
     asked, chosen, rejected = zip(*data, strict=True)
     differences = {}
@@ -308,18 +312,20 @@ def against(
     def metered(folder: str, callbacks: list) -> Any:
         return trainer(folder, [device.meter_of_trl(of_theirs), *callbacks])
 
-    theirs, (ours,) = side_by_side.turns(
+    theirs, (ours,), operations = side_by_side.turns(
         metered, [device.metered(loop, of_ours)], size.steps, device.clock
     )
     line = {
         "ours_ms": side_by_side.milliseconds(ours),
         "trl_ms": side_by_side.milliseconds(theirs),
         "ratio": side_by_side.ratio(theirs, ours),
+        "ratio_operations": round(operations[0] / operations[1], 2),
     }
     if device.is_gpu:
         line["ours_transient_MiB"] = round(statistics.median(of_ours))
         line["trl_transient_MiB"] = round(statistics.median(of_theirs))
-    report(device, row=row, batch=size.pairs, **about, **line, steps=len(theirs))
+    words = {"prompt_words": size.prompt_words}
+    report(device, row=row, batch=size.pairs, **words, **about, **line, steps=len(theirs))
 
 
 def shared(size: Size, bf16: bool) -> dict[str, Any]:
@@ -459,13 +465,21 @@ def main() -> None:
     )
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--small", action="store_true", help="the least that runs")
+    parser.add_argument("--packed", action=argparse.BooleanOptionalAction, help="rows of texts")
+    parser.add_argument("--prompt-words", type=int, default=8)
+    parser.add_argument("--dtypes", choices=DTYPES, nargs="*", default=list(DTYPES))
     parser.add_argument("--rows", choices=ROWS, nargs="*", default=list(ROWS))
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
     if arguments.device.startswith("cuda") and not torch.cuda.is_available():
         parser.error("no GPU is there; python benchmarks/gpu.py --device cpu --small runs without")
     torch.backends.cuda.matmul.allow_tf32 = False
-    device, size = Device(arguments.device), SMALL if arguments.small else Size()
+    LanguagePolicy.packed = RewardModel.packed = arguments.packed
+    for name in DTYPES.keys() - set(arguments.dtypes):
+        del DTYPES[name]
+    device = Device(arguments.device)
+    size = SMALL if arguments.small else Size() if device.is_gpu else ON_CPU
+    size = replace(size, prompt_words=arguments.prompt_words)
     for row in arguments.rows:
         start = time.perf_counter()
         ROWS[row](device, size)

@@ -99,6 +99,64 @@ CONFIG = {
     "gpt_neox": {"tie_word_embeddings": False},
 }
 
+WORDS = "the film was good bad and it plot people dull made me smile .".split()
+# Of every family that builds small, for ``random_policy``.
+SMALL = {
+    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 64, "head_dim": 8,
+}  # fmt: skip
+GPT = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
+EXPERTS = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2}
+SETTINGS = {
+    "apertus": SMALL,
+    "arcee": SMALL,
+    "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4},
+    "codegen": {**GPT, "rotary_dim": 4},
+    "cohere": SMALL,
+    "cohere2": SMALL,
+    "ernie4_5": SMALL,
+    "exaone4": SMALL,
+    "falcon": {k: v for k, v in SMALL.items() if k not in ("head_dim", "num_key_value_heads")},
+    "gemma": SMALL,
+    "gemma2": {**SMALL, "query_pre_attn_scalar": 8},
+    "gemma3_text": {**SMALL, "query_pre_attn_scalar": 8},
+    "glm": {**SMALL, "partial_rotary_factor": 0.5},
+    "glm4": {**SMALL, "partial_rotary_factor": 0.5},
+    "gpt2": GPT,
+    "gpt_bigcode": GPT,
+    "gpt_neo": {
+        "hidden_size": 32, "intermediate_size": 64, "num_layers": 2, "num_heads": 4,
+        "attention_types": [[["global", "local"], 1]], "max_position_embeddings": 64,
+    },
+    "gpt_neox": {k: v for k, v in SMALL.items() if k != "head_dim"},
+    "gptj": {**GPT, "rotary_dim": 4},
+    "granite": SMALL,
+    "helium": SMALL,
+    "lfm2": {**SMALL, "layer_types": ["conv", "full_attention"], "block_ff_dim": 64},
+    "llama": SMALL,
+    "mamba": {"hidden_size": 32, "state_size": 8, "num_hidden_layers": 2},
+    "mistral": SMALL,
+    "mixtral": {**SMALL, **EXPERTS},
+    "mpt": {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 64},
+    "nemotron": SMALL,
+    "olmo": SMALL,
+    "olmo2": SMALL,
+    "opt": {
+        "hidden_size": 32, "ffn_dim": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "max_position_embeddings": 64, "word_embed_proj_dim": 32,
+    },
+    "persimmon": {k: v for k, v in SMALL.items() if k != "head_dim"},
+    "phi": {k: v for k, v in SMALL.items() if k != "head_dim"},
+    "phi3": {k: v for k, v in SMALL.items() if k != "head_dim"},
+    "qwen2": {k: v for k, v in SMALL.items() if k != "head_dim"},
+    "qwen3": SMALL,
+    "qwen3_moe": {**SMALL, **EXPERTS, "moe_intermediate_size": 32, "decoder_sparse_step": 1},
+    "seed_oss": SMALL,
+    "smollm3": SMALL,
+    "stablelm": {k: v for k, v in SMALL.items() if k != "head_dim"},
+    "starcoder2": {k: v for k, v in SMALL.items() if k != "head_dim"},
+}  # fmt: skip
+
 
 def family_tokenizer(family: str) -> Tokenizer:
     """Train the tokenizer of a family on a few sentences."""

@@ -1,7 +1,7 @@
 """GPT-2's body written out for training: nothing is computed twice, or where nobody reads it.
 
-    packed      tokens of all rows one after another; padding has no place there, and where a row
-                begins like the one before it (two answers to one prompt) its first tokens neither
+    packed      tokens of all rows one after another; padding has no place there, and what rows
+                begin with alike (two answers to one prompt) has one (``packing``)
     all blocks  products on what is packed, attention on rows of like length
     last block  queries, output and MLP only at the places that are read: where the response is for
                 log-probabilities, the last token for a reward
@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rlhf_lessons.models.gelu import gelu_tanh
+from rlhf_lessons.models.packing import distinct_tokens
 from rlhf_lessons.models.products import product
 from rlhf_lessons.models.token_batch import moved
 
@@ -89,15 +90,7 @@ def states_at(body: Any, tokens: Tensor, lengths: Tensor, places: Tensor, read: 
         (N, H) vectors of the N places that are read, row by row.
     """
     device = body.wte.weight.device
-    columns = torch.arange(tokens.shape[1])
-    counted = columns < lengths.unsqueeze(1)
-    # A token is new unless its row has been the row before up to here.
-    new = counted.clone()
-    alike = (tokens[1:] == tokens[:-1]) & counted[1:] & counted[:-1]
-    new[1:] &= ~alike.cumprod(1).bool()
-    # Where each token is among the packed ones; what is not new is where it is in a row above.
-    index = (new.flatten().cumsum(0) - 1).view(tokens.shape).masked_fill(~new, 0).cummax(0).values
-    at_row, at_column = new.nonzero().unbind(1)
+    index, at_row, at_column, _ = distinct_tokens(tokens, lengths)
     slots = (read.flatten().cumsum(0) - 1).clamp(min=0).view(read.shape)
     chosen = index.gather(1, places)[read]
 

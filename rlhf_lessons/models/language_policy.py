@@ -27,6 +27,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rlhf_lessons.models import adapters, gpt2_body, head, static_reading
+from rlhf_lessons.models.memory import memory_advice
+from rlhf_lessons.models.packing import Packing
 from rlhf_lessons.models.products import FROM_ROWS, fast_products, linear
 from rlhf_lessons.models.reading import GPT2Reader, Reader
 from rlhf_lessons.models.sampling import check_sampling, sample_tokens
@@ -65,11 +67,16 @@ class LanguagePolicy:
         end_token_id: the token that ``encode`` ends a response with.
         end_token_ids: all tokens that end a response, that one first.
         pad_token_id: the token written where there is none.
+        packed: whether several texts are read in one row, and what they begin with alike once,
+            where the model reads such rows and they save work (``models/packing.py``). None, the
+            class's own, does it on CPUs; it was never run on a GPU, where True does it.
 
     Raises:
         ValueError: if the model is an encoder or an encoder-decoder, if neither the tokenizer nor
             the model names an end token, or if the end token is outside the model's vocabulary.
     """
+
+    packed: bool | None = None
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         if other := _other_kind(model.config):
@@ -95,6 +102,7 @@ class LanguagePolicy:
         self.pad_token_id: int = self._text.pad_token_id
 
         self._head_in_parts: bool | None = None  # whether it can; None: not tried
+        self._packing = Packing(model)
 
         # Adapters hide the signature of the model that they wrap.
         accepted = inspect.signature(adapters.inside(model).forward).parameters
@@ -469,9 +477,7 @@ class LanguagePolicy:
 
         layer = adapters.inside(self.model).get_output_embeddings()
         states: list[Tensor] = []
-        rows = torch.arange(len(tokens)).unsqueeze(1)
-        places = (rows * tokens.shape[1] + places)[wanted]
-        tokens, places = moved(self.device, tokens, places)
+        inputs, (places,) = self._packing.inputs(tokens, lengths, places, wanted, self.packed)
 
         def choose(_: torch.nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             chosen = inputs[0].flatten(0, 1).index_select(0, places)
@@ -482,7 +488,7 @@ class LanguagePolicy:
         hook = None if layer is None else layer.register_forward_pre_hook(choose)
         try:
             with fast_products(self.device):
-                logits = self.model(input_ids=tokens, use_cache=False).logits.flatten(0, 1)
+                logits = self.model(**inputs, use_cache=False).logits.flatten(0, 1)
         finally:
             if hook is not None:
                 hook.remove()
@@ -669,6 +675,7 @@ class LanguagePolicy:
                 ``max_new_tokens`` does not fit into the context, if the generator is on another
                 device, or if uniforms are no such numbers or given beside a generator.
             FloatingPointError: if the model gives NaN or infinite logits; it names step and row.
+            torch.OutOfMemoryError: if memory runs out; it says what to lower.
         """
         check_sampling(max_new_tokens, temperature, top_k, top_p)
         if generator is not None and not hasattr(generator, "device"):
@@ -711,10 +718,16 @@ class LanguagePolicy:
             reader = GPT2Reader(self.model, prompt_mask, room)
         else:
             reader = Reader(self._forward, prompt_mask, room)
-        tokens, log_probs, is_end = sample_tokens(
-            reader, batch.prompt_tokens, uniforms, torch.tensor(self.end_token_ids, device=device),
-            None if unspoken is None else unspoken.to(device), temperature, top_k, top_p,
-        )  # fmt: skip
+        with memory_advice(
+            "sample",
+            f"{rows} responses of up to {max_new_tokens} tokens, their keys and values too,",
+            "Sample fewer at once (batch_size in a loop), or lower max_new_tokens",
+        ):
+            tokens, log_probs, is_end = sample_tokens(
+                reader, batch.prompt_tokens, uniforms,
+                torch.tensor(self.end_token_ids, device=device),
+                None if unspoken is None else unspoken.to(device), temperature, top_k, top_p,
+            )  # fmt: skip
         mask = is_end.cumsum(1) - is_end.long() == 0  # no end token before this one
         broken = (~log_probs.isfinite() & mask).nonzero()
         if len(broken):

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from rlhf_lessons.models import gpt2_body
 from rlhf_lessons.models.language_policy import LanguagePolicy
+from rlhf_lessons.models.packing import Packing
 from rlhf_lessons.models.products import fast_products
 from rlhf_lessons.models.saved_model import checked_classifier, load_whole
 from rlhf_lessons.models.scored_body import scored_class
@@ -52,10 +53,13 @@ class Readout:
         model: the wrapped model.
         tokenizer: the wrapped tokenizer.
         context_length: the most tokens (prompt + response + end) the body takes, None if unlimited.
+        packed: as :class:`LanguagePolicy` has it.
 
     Raises:
         ValueError: if the model has no linear head named ``score``.
     """
+
+    packed: bool | None = None
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         if not isinstance(getattr(model, "score", None), torch.nn.Linear):
@@ -72,6 +76,7 @@ class Readout:
         model.get_input_embeddings().padding_idx = None
         self.model = model
         self.tokenizer = tokenizer
+        self._packing = Packing(model.base_model)
 
     @property
     def device(self) -> torch.device:
@@ -226,7 +231,8 @@ class Readout:
                 f"{type(self).__name__}: lengths must hold {len(tokens)} numbers from 1 to "
                 f"{tokens.shape[1]}, got {lengths.tolist()}"
             )
-        if groups == 1 or gpt2_body.is_plain(self.model):  # which computes no padding
+        # The last two compute no padding.
+        if groups == 1 or gpt2_body.is_plain(self.model) or self._packing.suits(self.packed):
             return self._forward(tokens, lengths)
         order = lengths.argsort()
         numbers = [self._forward(tokens[rows], lengths[rows]) for rows in order.chunk(groups)]
@@ -247,10 +253,12 @@ class Readout:
             states = gpt2_body.states_at(body, tokens, lengths, places, read)
             (row,) = moved(self.device, row)
         else:
-            tokens, row, places = moved(self.device, tokens, row, places[read])
+            inputs, (cells, row) = self._packing.inputs(
+                tokens, lengths, places, read, self.packed, row
+            )
             with fast_products(self.device):
-                hidden = body(input_ids=tokens, use_cache=False).last_hidden_state
-            states = hidden[row, places]
+                hidden = body(**inputs, use_cache=False).last_hidden_state
+            states = hidden.flatten(0, 1).index_select(0, cells)
         numbers = self.model.score(states)
         numbers = numbers.to(torch.promote_types(numbers.dtype, torch.float32))
         return numbers.new_zeros(len(tokens), numbers.shape[1]).index_add(0, row, numbers)

@@ -383,6 +383,7 @@ def _cycles(
             reference_log_probs = old_log_probs
             if reference is not None:
                 reference_log_probs = in_parts(texts, s.minibatch_size, reference.log_probs_of)
+                reference_log_probs = reference_log_probs.to(mask.device)
         with torch.no_grad():
             advantages = use.advantages(scores)
         if not isinstance(advantages, Tensor) or advantages.shape != scores.shape:

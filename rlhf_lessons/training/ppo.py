@@ -355,7 +355,7 @@ def _cycles(
     def logits_and_values(batch: TokenBatch) -> tuple[Tensor, Tensor]:
         if shared_body:
             return value_head(batch)
-        return policy.logits_of(batch), value_head.values_of(batch)
+        return policy.logits_of(batch), value_head.values_of(batch).to(policy.device)
 
     # An update of all responses at once reads them with the weights that sampled them, if it is the
     # first: its forward pass gives V_old too, and log π_old where the sampler's will not do.
@@ -390,8 +390,8 @@ def _cycles(
 
         with torch.no_grad(), precision(policy.device, s.bf16):
             size = s.minibatch_size
-            reference_log_probs = in_parts(texts, size, reference.log_probs_of)
-            old_values = in_parts(texts, size, old_values_of)
+            reference_log_probs = in_parts(texts, size, reference.log_probs_of).to(mask.device)
+            old_values = in_parts(texts, size, old_values_of).to(mask.device)
             old_log_probs = rollout.log_probs
             if not full_precision:  # the sampler rounds in another way than a whole text
                 old_log_probs = in_parts(texts, size, old_log_probs_of)

@@ -17,6 +17,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from rlhf_lessons.models.memory import memory_advice
+
 __all__: list[str] = []
 
 Record = TypeVar("Record")
@@ -96,16 +98,9 @@ def with_memory_advice(where: str, loop: Iterator[Record]) -> Iterator[Record]:
     Raises:
         torch.OutOfMemoryError: instead of the bare error of the device's allocator.
     """
-    try:
+    advice = (
+        "Raise accumulate (the batch in more parts, the same numbers), lower batch_size, shorten "
+        "the texts (max_new_tokens), or set bf16=True"
+    )
+    with memory_advice(where, "a forward pass and its gradient", advice):
         yield from loop
-    except (MemoryError, RuntimeError) as error:
-        reason = str(error).strip().split("\n")[0]
-        # The CPU's allocator has no error class of its own.
-        full = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-        if not full and "DefaultCPUAllocator" not in reason:
-            raise
-        raise torch.OutOfMemoryError(
-            f"{where}: a forward pass and its gradient must fit into memory, but it ran out: "
-            f"{reason}. Raise accumulate (the batch in more parts, the same numbers), lower "
-            f"batch_size, shorten the texts (max_new_tokens), or set bf16=True"
-        ) from error

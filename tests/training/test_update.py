@@ -161,6 +161,25 @@ def test_running_out_of_memory_says_what_to_lower(name, error, monkeypatch):
         next(run)
 
 
+def test_sampling_that_runs_out_of_memory_says_what_to_lower_there():
+    """In a loop, too, whose own advice is about gradients."""
+    model = policy()
+
+    def full(*arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore.")
+
+    model.model.transformer.h[0].register_forward_pre_hook(full)
+    advice = r"sample: 4 responses of up to 5 tokens.*2\.00 GiB\. Sample fewer.*max_new_tokens$"
+    with pytest.raises(torch.OutOfMemoryError, match=advice):
+        model.sample(["a"] * 4, 5)
+    with pytest.raises(torch.OutOfMemoryError, match="^" + advice):
+        next(with_memory_advice("train_ppo", _samples(model)))
+
+
+def _samples(model):
+    yield model.sample(["a"] * 4, 5)
+
+
 def test_the_cpus_allocator_is_recognised():
     def loop():
         yield 1

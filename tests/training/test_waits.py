@@ -10,7 +10,14 @@ import pytest
 import torch
 from unequal_pairs import PAIRS
 
-from rlhf_lessons.models import LanguagePolicy, RewardModel, small_gpt2, word_tokenizer
+from rlhf_lessons.models import (
+    LanguagePolicy,
+    RewardModel,
+    ValueHead,
+    packing,
+    small_gpt2,
+    word_tokenizer,
+)
 from rlhf_lessons.training import (
     DPOSettings,
     GRPOSettings,
@@ -105,8 +112,12 @@ def counted(device, loop):
     return device.waits, device.copies
 
 
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("family", [written_out, any_family])
-def test_an_update_on_given_texts_waits_once(device, family):
+def test_an_update_on_given_texts_waits_once(device, family, packed, monkeypatch):
+    monkeypatch.setattr(packing, "GAIN", 1e9)
+    for reads in (LanguagePolicy, RewardModel):
+        monkeypatch.setattr(reads, "packed", packed)
     policies = [family(seed) for seed in range(3)]
     rewards = RewardModel.from_policy(policies[0])
     examples = [(prompt, chosen) for prompt, chosen, _ in PAIRS]
@@ -155,3 +166,46 @@ def test_an_update_on_samples_waits_for_its_formulas_and_once_more(device, famil
         for few, many, most in zip(one, three, an_update, strict=True):
             assert 1 <= (many - few) / 2 <= most, train
         assert one[0] <= 30  # of a cycle: what it measures, and the whitening of advantages
+
+
+def step_of_ppo(policy, other, settings):
+    return train_ppo(policy, ["a", "b b", "c"], judge, settings, reference=other)
+
+
+def step_of_ppo_with_values(policy, other, settings):
+    head, reference = ValueHead(other), any_family(3)
+    return train_ppo(
+        policy, ["a", "b b", "c"], judge, settings, value_head=head, reference=reference
+    )
+
+
+def step_of_grpo(policy, other, settings):
+    return train_grpo(policy, ["a", "b b", "c"], judge, settings, reference=other)
+
+
+def step_of_dpo(policy, other, settings):
+    return train_dpo(policy, PAIRS, settings, reference=other)
+
+
+FEW = {"batch_size": 4, "minibatch_size": 4, "max_new_tokens": 6}
+
+
+@pytest.mark.parametrize("moves", [("policy",), ("other",)])
+@pytest.mark.parametrize(
+    "train, settings",
+    [
+        (step_of_dpo, DPOSettings(steps=2, batch_size=4)),
+        (step_of_grpo, GRPOSettings(cycles=2, group_size=2, beta=0.1, **FEW)),
+        (step_of_ppo, PPOSettings(cycles=2, **FEW)),
+        (step_of_ppo_with_values, PPOSettings(cycles=2, **FEW)),
+    ],
+)
+def test_policy_reference_and_values_may_be_on_different_devices(device, train, settings, moves):
+    """What stands on the wrong one fails on the pretended device as it would on a real one."""
+    with device:
+        policies = {"policy": any_family(1), "other": any_family(2)}
+        for name in moves:
+            policies[name] = moved(policies[name])
+        loop = train(policies["policy"], policies["other"], settings)
+        first, second = next(loop), next(loop)
+    assert first.gradient_norm > 0 and second.gradient_norm > 0
