@@ -8,7 +8,8 @@ everything from one update to the next, batching included. A ratio is the median
 
 Rows of TRL:
 
-    defaults   what a user gets: bfloat16 and gradient checkpointing
+    defaults   what a user gets: bfloat16 and gradient checkpointing; ours with bf16=True has a
+               turn there, too
     float32    both off
     best       (DPO) both off and the reference's log-probabilities computed beforehand; that time
                counts for neither side
@@ -120,6 +121,11 @@ def settings_of_trl(config: type, folder: str, steps: int, **changes: Any) -> An
     return config(output_dir=folder, **{**settings, **changes})
 
 
+def precisions(setting: str) -> list[bool]:
+    """Give ``bf16`` of each of our loops: in the turn of TRL's bfloat16 ours has its turn, too."""
+    return [False, False, *([True] if setting == "defaults" else [])]
+
+
 def turns(
     trainer: Callable[[str, list], Any],
     loops: Sequence[Iterator],
@@ -132,7 +138,7 @@ def turns(
 
     Args:
         trainer: ``trainer(folder, callbacks)`` makes TRL's trainer.
-        loops: our loops; the second one runs with default products.
+        loops: our loops; the second one, if there is one, runs with default products.
         steps: how many steps to measure.
         clock: gives seconds; between two readings all work of one step is done.
 
@@ -145,7 +151,7 @@ def turns(
     from transformers import PrinterCallback, TrainerCallback
 
     disable_progress_bars()
-    theirs, ours = [], [[] for _ in loops]
+    theirs, ours, plainly = [], [[] for _ in loops], contextlib.nullcontext
     operations: list[int] = []
 
     class Turns(TrainerCallback):
@@ -163,9 +169,9 @@ def turns(
                 operations.append(self.counter.get_total_flops())
             theirs.append(now - self.start)
             for seconds, loop, block in zip(
-                ours, loops, (contextlib.nullcontext, default_products), strict=False
+                ours, loops, (plainly, default_products, plainly), strict=False
             ):
-                count = FlopCounterMode(display=False) if first else contextlib.nullcontext()
+                count = FlopCounterMode(display=False) if first else plainly()
                 with block(), count:
                     before = clock()
                     next(loop)
@@ -199,7 +205,7 @@ def report(
     **about: Any,
 ) -> dict[str, Any]:
     """Print one JSON line."""
-    fast, plain = ours
+    fast, plain, *half = ours
     line = {
         **about,
         "trl_ms": milliseconds(theirs),
@@ -207,6 +213,8 @@ def report(
         "ours_default_products_ms": milliseconds(plain),
         "ratio": ratio(theirs, fast),
         "ratio_default_products": ratio(theirs, plain),
+        **({"ours_bf16_ms": milliseconds(half[0])} if half else {}),
+        **({"ratio_bf16": ratio(theirs, half[0])} if half else {}),
         "ratio_operations": round(operations[0] / operations[1], 2),
         "target": target,
         "steps": len(theirs),

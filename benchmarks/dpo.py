@@ -25,9 +25,13 @@ TRL = {
 TARGETS = {"float32": 3.3, "best": 2.2}
 
 
-def ours(policy, pairs, batch_size):
+def ours(policy, pairs, batch_size, bf16=False):
     settings = DPOSettings(
-        steps=1000, batch_size=batch_size, learning_rate=side_by_side.LEARNING_RATE, warmup=0.0
+        steps=1000,
+        batch_size=batch_size,
+        learning_rate=side_by_side.LEARNING_RATE,
+        warmup=0.0,
+        bf16=bf16,
     )
     return train_dpo(policy, pairs, settings)
 
@@ -37,10 +41,10 @@ def measure(size: str, setting: str, activation: str, steps: int) -> None:
 
     policy = side_by_side.gpt2(size, activation)
     preferences = side_by_side.pairs(side_by_side.BATCH * 4)
-    twin, theirs, reference = (copy.deepcopy(policy.model) for _ in range(3))
+    theirs, reference = (copy.deepcopy(policy.model) for _ in range(2))
     loops = [
-        ours(p, preferences, side_by_side.BATCH)
-        for p in (policy, type(policy)(twin, policy.tokenizer))
+        ours(side_by_side.gpt2(size, activation), preferences, side_by_side.BATCH, bf16)
+        for bf16 in side_by_side.precisions(setting)
     ]
     for loop in loops:
         next(loop)  # the reference is read before the first step

@@ -19,9 +19,13 @@ TRL = {"defaults": {}, "float32": side_by_side.FLOAT32}
 TARGETS = {"float32": 2.0}
 
 
-def ours(model, pairs, batch_size):
+def ours(model, pairs, batch_size, bf16=False):
     settings = RewardSettings(
-        steps=1000, batch_size=batch_size, learning_rate=side_by_side.LEARNING_RATE, warmup=0.0
+        steps=1000,
+        batch_size=batch_size,
+        learning_rate=side_by_side.LEARNING_RATE,
+        warmup=0.0,
+        bf16=bf16,
     )
     if not isinstance(model, RewardModel):
         model = RewardModel.from_policy(model)
@@ -38,7 +42,10 @@ def measure(size: str, setting: str, activation: str, steps: int) -> None:
     theirs = AutoModelForSequenceClassification.from_config(model.model.config)
     theirs.load_state_dict(model.model.state_dict())
     preferences = side_by_side.pairs(side_by_side.BATCH * 40)
-    loops = [ours(m, preferences, side_by_side.BATCH) for m in (model, model.copy())]
+    loops = [
+        ours(model.copy(), preferences, side_by_side.BATCH, bf16)
+        for bf16 in side_by_side.precisions(setting)
+    ]
 
     def trainer(folder, callbacks):
         return trl.RewardTrainer(

@@ -21,9 +21,13 @@ TRL = {"defaults": {}, "float32": side_by_side.FLOAT32}
 TARGETS = {"float32": 2.0}
 
 
-def ours(policy, pairs, batch_size):
+def ours(policy, pairs, batch_size, bf16=False):
     settings = SupervisedSettings(
-        steps=1000, batch_size=batch_size, learning_rate=side_by_side.LEARNING_RATE, warmup=0.0
+        steps=1000,
+        batch_size=batch_size,
+        learning_rate=side_by_side.LEARNING_RATE,
+        warmup=0.0,
+        bf16=bf16,
     )
     return train_sft(policy, [(prompt, chosen) for prompt, chosen, _ in pairs], settings)
 
@@ -34,9 +38,11 @@ def measure(size: str, setting: str, activation: str, steps: int) -> None:
 
     policy = side_by_side.gpt2(size, activation)
     preferences = side_by_side.pairs(side_by_side.BATCH * 40)
-    twin, theirs = (copy.deepcopy(policy.model) for _ in range(2))
-    twin = type(policy)(twin, policy.tokenizer)
-    loops = [ours(p, preferences, side_by_side.BATCH) for p in (policy, twin)]
+    theirs = copy.deepcopy(policy.model)
+    loops = [
+        ours(side_by_side.gpt2(size, activation), preferences, side_by_side.BATCH, bf16)
+        for bf16 in side_by_side.precisions(setting)
+    ]
 
     def trainer(folder, callbacks):
         return trl.SFTTrainer(

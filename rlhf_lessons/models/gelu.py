@@ -2,13 +2,15 @@
 
     ½x·(1 + tanh u) = x·σ(2u),   2u = √(8/π)·(x + 0.044715x³)
 
-torch computes the left side, and its tanh takes ten times as long as its σ. Left out on purpose:
-other devices, where one kernel does all of it, ``vmap`` and derivatives in forward mode.
+torch computes the left side, and its tanh takes ten times as long as its σ. bfloat16 is computed in
+float32 and rounded, as torch does it. Left out on purpose: float16, other devices, where one kernel
+does all of it, ``vmap`` and derivatives in forward mode.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -32,10 +34,24 @@ def gelu_tanh(x: Tensor) -> Tensor:
     Returns:
         the shape of x.
     """
-    exact = x.dtype in (torch.float32, torch.float64)
-    if x.device.type != "cpu" or not exact or x.numel() < FROM_NUMBERS:
+    known = x.dtype in (torch.float32, torch.float64, torch.bfloat16)
+    if x.device.type != "cpu" or not known or x.numel() < FROM_NUMBERS:
         return F.gelu(x, approximate="tanh")
-    return _GELU.apply(x) if torch.is_grad_enabled() else _sigmoid(x).mul_(x)
+    return _GELU.apply(x) if torch.is_grad_enabled() else _gelu(x)
+
+
+def _gelu(x: Tensor) -> Tensor:
+    if x.dtype != torch.bfloat16:
+        return _sigmoid(x).mul_(x)
+    result = torch.empty_like(x, memory_format=torch.contiguous_format)
+    for part, values in _parts(x, result):
+        part = part.float()
+        values.copy_(_sigmoid(part).mul_(part))
+    return result
+
+
+def _parts(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    return zip(*(y.reshape(-1).split(PART) for y in tensors), strict=True)
 
 
 def _sigmoid(x: Tensor) -> Tensor:
@@ -47,7 +63,7 @@ def _sigmoid(x: Tensor) -> Tensor:
 class _GELU(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor) -> Tensor:
-        return _sigmoid(x).mul_(x)
+        return _gelu(x)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
@@ -61,10 +77,16 @@ class _GELU(torch.autograd.Function):
         if torch.is_grad_enabled():  # its own derivative is wanted too
             return torch.ops.aten.gelu_backward(gradient, x, approximate="tanh")
         result = torch.empty_like(x, memory_format=torch.contiguous_format)
-        parts = (y.reshape(-1).split(PART) for y in (x, gradient, result))
-        for x, gradient, slope in zip(*parts, strict=True):
+        parts = _parts(x, gradient, result)
+        for x, gradient, slope in parts:
+            rounded = slope
+            if x.dtype == torch.bfloat16:
+                x, gradient = x.float(), gradient.float()
+                slope = torch.empty_like(x)
             sigmoid = _sigmoid(x)
             torch.addcmul(x, torch.mul(x, x, out=slope), x, value=3 * CUBIC, out=slope)
             torch.ops.aten.sigmoid_backward.grad_input(slope, sigmoid, grad_input=slope)
             slope.mul_(SLOPE).add_(sigmoid).mul_(gradient)
+            if slope is not rounded:
+                rounded.copy_(slope)
         return result

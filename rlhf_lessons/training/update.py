@@ -11,6 +11,7 @@ bfloat16 does not need, and several devices.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
@@ -34,7 +35,19 @@ def precision(device: torch.device, bf16: bool) -> torch.autocast:
 
     Returns:
         the context manager.
+
+    Warns:
+        RuntimeWarning: on a CPU without instructions for bfloat16, where a step takes six times as
+            long as in float32 (``benchmarks/RESULTS.md``).
     """
+    on_cpu = bf16 and device.type == "cpu" and torch.backends.mkldnn.is_available()
+    if on_cpu and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        warnings.warn(
+            "bf16=True: this CPU has no instructions for bfloat16 and computes it several times "
+            "more slowly than float32; bf16=False is faster here",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16)
 
 

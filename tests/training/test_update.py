@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import types
+
 import pytest
 import torch
 from unequal_pairs import PAIRS
@@ -15,7 +17,7 @@ from rlhf_lessons.training import (
     train_reward_model,
     train_sft,
 )
-from rlhf_lessons.training.update import with_memory_advice
+from rlhf_lessons.training.update import precision, with_memory_advice
 
 
 def policy(seed: int = 1) -> LanguagePolicy:
@@ -125,6 +127,18 @@ def test_bf16_reads_policy_and_reference_alike():
     settings = DPOSettings(steps=1, batch_size=6, bf16=True)
     (record,) = train_dpo(model, PAIRS, settings, reference=policy())
     assert abs(record.margin) < 1e-6  # the same weights: rounding cancels
+
+
+@pytest.mark.parametrize("has_units", [True, False])
+def test_a_cpu_without_bfloat16_is_said_to_be_slow_at_it(has_units, monkeypatch, recwarn):
+    units = types.SimpleNamespace(_is_mkldnn_bf16_supported=lambda: has_units)
+    monkeypatch.setattr(torch.ops, "mkldnn", units)
+    precision(torch.device("cpu"), False)
+    assert not recwarn.list
+    precision(torch.device("cpu"), True)
+    assert ["several times" in str(warning.message) for warning in recwarn.list] == [True] * (
+        not has_units
+    )
 
 
 @pytest.mark.parametrize("settings", [SupervisedSettings, RewardSettings, DPOSettings])
