@@ -34,7 +34,7 @@ def memory_advice(where: str, what: str, advice: str) -> Iterator[None]:
     except _Advised:
         raise
     except (MemoryError, RuntimeError) as error:
-        reason = str(error).strip().split("\n")[0]
+        reason = str(error).strip().split("\n")[0].rstrip(".")
         # The CPU's allocator has no error class of its own.
         full = isinstance(error, (MemoryError, torch.OutOfMemoryError))
         if not full and "DefaultCPUAllocator" not in reason:
