@@ -9,8 +9,9 @@ value function on a body of its own (the same work), and with the value head on 
 (what the course teaches); and both once more without oneDNN, which torch does not use for float32
 products by default. TRL is measured with GPT-2's own activation, ``gelu_new``, which a user of TRL
 gets, and with that of our small models, ``gelu_pytorch_tanh``: the same function, computed by one
-kernel. A ratio is the median over the rounds of (CPU seconds of TRL / CPU seconds of ours) within a
-round. The reward model's time is part of all, and so is the tokenizer's on our side.
+kernel. Before they are timed the operations of each side's products are counted. A ratio is the
+median over the rounds of (CPU seconds of TRL / CPU seconds of ours) within a round. The reward
+model's time is part of all, and so is the tokenizer's on our side.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from unittest import mock
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from rlhf_lessons.models import LanguagePolicy, RewardModel, ValueHead, products
@@ -148,6 +150,13 @@ def trl_run(size: str, activation: str, folder: str):
     )
 
 
+def operations_of(work) -> int:
+    """How many operations its products take."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
+
+
 def cpu_seconds(work) -> float:
     start = time.process_time()
     work()
@@ -165,14 +174,18 @@ def main() -> None:
 
     for size in arguments.model:
         spent = {key: Counter() for key in itertools.product((False, True), (True, False))}
-        ours = {key: our_run(size, key[0], arguments.rounds + 1, spent[key]) for key in spent}
+        ours = {key: our_run(size, key[0], arguments.rounds + 2, spent[key]) for key in spent}
         times: dict[object, list[float]] = {key: [] for key in (*ours, *ACTIVATIONS)}
+        operations: dict[object, int] = {}
         with tempfile.TemporaryDirectory() as folder:
             for index in range(arguments.rounds + 1):
                 for activation in ACTIVATIONS:
                     trainer = trl_run(size, activation, folder)
                     with contextlib.redirect_stdout(io.StringIO()):
                         times[activation].append(cpu_seconds(trainer.train))
+                        if index == 0:
+                            trainer = trl_run(size, activation, folder)
+                            operations[activation] = operations_of(trainer.train)
                 for (shared, onednn), run in ours.items():
                     if index == 1:  # the first round warms up
                         spent[shared, onednn].clear()
@@ -182,6 +195,8 @@ def main() -> None:
                                 mock.patch.object(products, "_onednn_keeps_float32", lambda: False)
                             )
                         times[shared, onednn].append(cpu_seconds(lambda run=run: next(run)))
+                        if index == 0:
+                            operations[shared, onednn] = operations_of(lambda run=run: next(run))
         times = {key: seconds[1:] for key, seconds in times.items()}
         for (shared, onednn), phases in spent.items():
             seconds = times[shared, onednn]
@@ -201,6 +216,9 @@ def main() -> None:
                     )
                     for name in ACTIVATIONS
                 },
+                "ratio_operations": round(
+                    operations[ACTIVATIONS[0]] / operations[shared, onednn], 2
+                ),
                 "share": {
                     name: round(phases[name] / sum(seconds), 3)
                     for name in ("sampling", "judge", "reference")
