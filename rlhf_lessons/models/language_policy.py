@@ -17,6 +17,7 @@ something other than π.
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
 import os
 from collections.abc import Iterator, Sequence
@@ -26,9 +27,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rlhf_lessons.models import adapters, gpt2_body, head, static_reading
+from rlhf_lessons.models import adapters, gpt2_body, head, packing, static_reading
 from rlhf_lessons.models.memory import memory_advice
-from rlhf_lessons.models.packing import Packing
 from rlhf_lessons.models.products import FROM_ROWS, fast_products, linear
 from rlhf_lessons.models.reading import GPT2Reader, Reader
 from rlhf_lessons.models.sampling import check_sampling, sample_tokens
@@ -68,8 +68,9 @@ class LanguagePolicy:
         end_token_ids: all tokens that end a response, that one first.
         pad_token_id: the token written where there is none.
         packed: whether several texts are read in one row, and what they begin with alike once,
-            where the model reads such rows and they save work (``models/packing.py``). None, the
-            class's own, does it on CPUs; it was never run on a GPU, where True does it.
+            where the model reads such rows and they save work (``models/packing.py``). None does it
+            on CPUs; it was never run on a GPU, where True does it. Set on the class it holds for
+            the copies that loops make of a policy, too.
 
     Raises:
         ValueError: if the model is an encoder or an encoder-decoder, if neither the tokenizer nor
@@ -102,7 +103,6 @@ class LanguagePolicy:
         self.pad_token_id: int = self._text.pad_token_id
 
         self._head_in_parts: bool | None = None  # whether it can; None: not tried
-        self._packing = Packing(model)
 
         # Adapters hide the signature of the model that they wrap.
         accepted = inspect.signature(adapters.inside(model).forward).parameters
@@ -477,7 +477,9 @@ class LanguagePolicy:
 
         layer = adapters.inside(self.model).get_output_embeddings()
         states: list[Tensor] = []
-        inputs, (places,) = self._packing.inputs(tokens, lengths, places, wanted, self.packed)
+        inputs, (places,) = packing.model_inputs(
+            self.model, tokens, lengths, places, wanted, self.packed
+        )
 
         def choose(_: torch.nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             chosen = inputs[0].flatten(0, 1).index_select(0, places)
@@ -565,7 +567,14 @@ class LanguagePolicy:
         """
         batch = self._encode("log_probs", prompts, responses, end=True)
         log_probs = self._log_probs_of("log_probs", batch)
-        _check_rows_finite("log_probs", log_probs.detach().sum(1))
+        sums = log_probs.detach().sum(1)
+        if self.packed is not False and not bool(sums.isfinite().all()):
+            # Which text it is: in a packed row what is not finite reaches the others.
+            alone = copy.copy(self)
+            alone.packed = False
+            with torch.no_grad():
+                sums = alone._log_probs_of("log_probs", batch).sum(1)
+        _check_rows_finite("log_probs", sums)
         return log_probs, batch.response_mask.to(self.device)
 
     @torch.no_grad()

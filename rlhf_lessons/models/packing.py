@@ -7,10 +7,11 @@ unequal length leave padding. So the rows become one tree of tokens, cut into pa
     the film was bad <end>         0   1    2   3    4 3   4
 
 Each token keeps the position that it has in its own text and looks at the tokens before it there,
-and at no others. What is here: :func:`distinct_tokens`, the tree; :class:`Packing`, which gives
+and at no others. What is here: :func:`distinct_tokens`, the tree; :func:`model_inputs`, which gives
 packed rows to any model of transformers that takes positions and a mask of our own. A model is
-asked once, on a few tokens, whether it reads them as it reads each text alone. Left out on
-purpose: models in half precision, where that can't be told, and attention that no mask reaches.
+asked once, on a few tokens, whether it reads them as it reads each text alone. What is not finite
+in one text reaches the others of its packed row. Left out on purpose: models in half precision,
+where the answer can't be told from rounding, and attention that no mask reaches.
 
 Source:
     Krell et al. 2021, Efficient sequence packing without cross-contamination (arXiv 2107.02027).
@@ -19,6 +20,7 @@ Source:
 from __future__ import annotations
 
 import inspect
+import weakref
 from typing import NamedTuple
 
 import torch
@@ -35,7 +37,14 @@ __all__: list[str] = []
 WIDTHS = (128, 256)
 TIMES_LONGEST = (1, 2, 4)
 GAIN = 0.9  # packed rows must cost less than this share: masks and positions cost something too
-WINDOWS = ("sliding_window", "attention_window", "window_size", "attention_chunk_size")
+# Of a model's attention and of its masks, as configurations call them.
+BOUNDS = (
+    *("sliding_window", "attention_window", "window_size", "attention_chunk_size"),
+    *("max_position_embeddings", "n_positions"),
+)
+# What models answered, by precision and attention: either may change.
+_answers: weakref.WeakKeyDictionary[torch.nn.Module, dict[object, bool]]
+_answers = weakref.WeakKeyDictionary()
 
 
 class DistinctTokens(NamedTuple):
@@ -108,86 +117,83 @@ class _SideBySide:
         return DistinctTokens(index, self.order[rows], columns, filled)
 
 
-class Packing:
-    """Gives a model rows of tokens: packed where it reads them so, and where that saves work.
+def packed_tree(
+    model: torch.nn.Module,
+    tokens: Tensor,
+    lengths: Tensor,
+    wanted: bool | None,
+    cells: int | None = None,
+) -> DistinctTokens | None:
+    """Find the packed rows that cost a model least.
+
+    A block of H features multiplies some 12 H² weights with each token, which is as much as its
+    attention to 6 H tokens. A mask of our own lets all pairs of a packed row be computed, the usual
+    one half of them.
 
     Args:
         model: a causal model of transformers, or its body; adapters may stand in it.
+        tokens: (B, L) token ids on the CPU, padded on the right.
+        lengths: (B,) how many of each row count, at least 1.
+        wanted: True or False to decide it, None to pack on a CPU, where it was measured.
+        cells: how many tokens, padding too, would be read otherwise; None for B · L.
+
+    Returns:
+        the rows; None where plain ones cost no more, or the model does not read packed ones.
     """
+    weight = model.get_input_embeddings().weight
+    if wanted is False or (wanted is None and weight.device.type != "cpu"):
+        return None
+    features, longest, reach = weight.shape[1], int(lengths.max()), _reach(model)
+    limit = GAIN * (cells or tokens.numel()) * (1 + longest / (12 * features))
+    rows, best = _SideBySide(tokens, lengths), None
+    widths = (*(longest * times for times in TIMES_LONGEST), *WIDTHS)
+    for width in sorted({max(longest, width) for width in widths}):
+        counts = rows.filled(width)[1]
+        most = max(counts)
+        cost = len(counts) * most * (1 + most / (6 * features))
+        if cost < limit and most <= reach:
+            best, limit = width, cost
+    return rows.tree(best) if best is not None and _suits(model) else None
 
-    def __init__(self, model: torch.nn.Module) -> None:
-        self.model = model
-        self._suits: bool | None = None  # None: not asked
 
-    def suits(self, wanted: bool | None) -> bool:
-        """Say whether rows are packed where that saves work.
+def model_inputs(
+    model: torch.nn.Module,
+    tokens: Tensor,
+    lengths: Tensor,
+    places: Tensor,
+    read: Tensor,
+    wanted: bool | None,
+    *others: Tensor,
+) -> tuple[dict[str, Tensor], list[Tensor]]:
+    """Make what a model is called with, packed or not; all of it moves there in one copy.
 
-        Args:
-            wanted: True or False to decide it, None to do it on a CPU, where it was measured. A
-                model that does not read packed rows gets none.
-        """
-        weight = self.model.get_input_embeddings().weight
-        if wanted is False or (wanted is None and weight.device.type != "cpu"):
-            return False
-        if self._suits is None:
-            self._suits = _reads_packed_rows(self.model)
-        return self._suits
+    Args:
+        model: as for ``packed_tree``; tokens, lengths and wanted likewise.
+        tokens: (B, L).
+        lengths: (B,).
+        places: (B, T) columns of counted tokens.
+        read: (B, T) boolean, True = this place is read.
+        wanted: whether to pack.
+        *others: more whole numbers to move there.
 
-    def inputs(
-        self,
-        tokens: Tensor,
-        lengths: Tensor,
-        places: Tensor,
-        read: Tensor,
-        wanted: bool | None,
-        *others: Tensor,
-    ) -> tuple[dict[str, Tensor], list[Tensor]]:
-        """Make what the model is called with; all of it moves to the model in one copy.
+    Returns:
+        the arguments of the model's forward pass; and (N,) where the N places that are read are
+        among its outputs, once rows and columns are one dimension, before the others.
+    """
+    weight = model.get_input_embeddings().weight
+    tree = packed_tree(model, tokens, lengths, wanted)
+    if tree is None:
+        cells = torch.arange(len(tokens)).unsqueeze(1) * tokens.shape[1] + places
+        tokens, *moved_there = moved(weight.device, tokens, cells[read], *others)
+        return {"input_ids": tokens}, moved_there
+    return _packed(tree, tokens, tree.index.gather(1, places)[read], weight, *others)
 
-        Args:
-            tokens: (B, L) token ids on the CPU, padded on the right.
-            lengths: (B,) how many of each row count, at least 1.
-            places: (B, T) columns of counted tokens.
-            read: (B, T) boolean, True = this place is read.
-            wanted: as ``suits`` takes it.
-            *others: more whole numbers to move there.
 
-        Returns:
-            the arguments of the model's forward pass; and (N,) where the N places that are read
-            are among its outputs, once rows and columns are one dimension, before the others.
-        """
-        weight = self.model.get_input_embeddings().weight
-        tree = self._cheapest(tokens, lengths, weight.shape[1]) if self.suits(wanted) else None
-        if tree is None:
-            cells = torch.arange(len(tokens)).unsqueeze(1) * tokens.shape[1] + places
-            tokens, *moved_there = moved(weight.device, tokens, cells[read], *others)
-            return {"input_ids": tokens}, moved_there
-        return _packed(tree, tokens, tree.index.gather(1, places)[read], weight, *others)
-
-    def _cheapest(self, tokens: Tensor, lengths: Tensor, features: int) -> DistinctTokens | None:
-        """Find the packed rows that cost least; None where the rows as they are cost no more.
-
-        A block of H features multiplies some 12 H² weights with each token, which is as much as its
-        attention to 6 H tokens. A mask of our own lets all pairs of a packed row be computed, the
-        usual one half of them.
-        """
-        rows, best = _SideBySide(tokens, lengths), None
-        limit = GAIN * tokens.numel() * (1 + tokens.shape[1] / (12 * features))
-        longest = int(lengths.max())
-        widths = (*(longest * times for times in TIMES_LONGEST), *WIDTHS)
-        for width in sorted({max(longest, width) for width in widths}):
-            counts = rows.filled(width)[1]
-            most = max(counts)
-            cost = len(counts) * most * (1 + most / (6 * features))
-            if cost < limit and most <= self._window():
-                best, limit = width, cost
-        return None if best is None else rows.tree(best)
-
-    def _window(self) -> float:
-        """Say how far the model's attention reaches."""
-        config = text_config(self.model)
-        windows = (getattr(config, name, None) for name in WINDOWS)
-        return min((w for w in windows if isinstance(w, int) and w > 0), default=float("inf"))
+def _reach(model: torch.nn.Module) -> float:
+    """Say how many tokens a row of the model may hold, whoever looks at whom."""
+    config = text_config(model)
+    bounds = (getattr(config, name, None) for name in BOUNDS)
+    return min((b for b in bounds if isinstance(b, int) and b > 0), default=float("inf"))
 
 
 def _packed(
@@ -205,9 +211,9 @@ def _packed(
         like.device, tokens[tree.rows, tree.columns], tree.columns, tree.rows,
         which, filled, tree.index, cells[chosen], *others,
     )  # fmt: skip
-    positions = columns[which]
+    positions, index = columns[which], index.int()  # a number for each pair of tokens: small ones
     # Token i looks at j where j stands for i's own row at j's column, before i; and at itself.
-    looks = index[rows[which].unsqueeze(2), positions.unsqueeze(1)] == which.unsqueeze(1)
+    looks = index[rows[which].unsqueeze(2), positions.unsqueeze(1)] == which.int().unsqueeze(1)
     looks &= (positions.unsqueeze(1) < positions.unsqueeze(2)) & filled.unsqueeze(1)
     looks |= torch.eye(len(slots), dtype=torch.bool, device=like.device)
     mask = torch.zeros(looks.shape, dtype=like.dtype, device=like.device)
@@ -216,11 +222,31 @@ def _packed(
     return inputs, moved_there
 
 
+def _suits(model: torch.nn.Module) -> bool:
+    """Say whether the model reads packed rows; it is asked once, or when it has changed."""
+    weight = model.get_input_embeddings().weight
+    if (
+        weight.dtype not in (torch.float32, torch.float64)
+        or model.training  # dropout draws random numbers
+        or torch._C._are_functorch_transforms_active()  # which hide the numbers
+    ):
+        return False
+    key = (weight.dtype, getattr(text_config(model), "_attn_implementation", None))
+    answers = _answers.setdefault(model, {})
+    if key not in answers:
+        answer = _reads_packed_rows(model)
+        if answer is None:
+            return False
+        answers[key] = answer
+    return answers[key]
+
+
 @torch.no_grad()
-def _reads_packed_rows(model: torch.nn.Module) -> bool:
+def _reads_packed_rows(model: torch.nn.Module) -> bool | None:
     """Say whether the model gives each token of packed rows what it gives it in its own text.
 
     And whether that can be told: it must give something else without the mask or the positions.
+    None where its numbers are not finite.
     """
     weight = model.get_input_embeddings().weight
     accepted = inspect.signature(adapters.inside(model).forward).parameters
@@ -236,17 +262,19 @@ def _reads_packed_rows(model: torch.nn.Module) -> bool:
     def outputs(**inputs: Tensor) -> Tensor:
         return model(**inputs, use_cache=False)[0].flatten(0, 1)
 
-    try:
-        with torch.autocast(weight.device.type, enabled=False):
-            alone = outputs(input_ids=texts.to(weight.device))[counted.flatten().to(weight.device)]
+    with torch.autocast(weight.device.type, enabled=False):
+        alone = outputs(input_ids=texts.to(weight.device))[counted.flatten().to(weight.device)]
+        if not bool(alone.isfinite().all()):
+            return None
+        try:
             together = outputs(**packed)[cells]
             unmasked = packed["attention_mask"].triu(1)
             others = (
                 outputs(**{**packed, "attention_mask": unmasked})[cells],
                 outputs(**{**packed, "position_ids": packed["position_ids"] * 0 + 1})[cells],
             )
-    except Exception:  # a model that is called with what it does not take fails in any way
-        return False
+        except Exception:  # a model that is called with what it does not take fails in any way
+            return False
     error = (together - alone).abs().max()
     far = min((other - alone).abs().max() for other in others)
     return bool(error <= 1e-4 * alone.abs().max()) and bool(20 * error < far)

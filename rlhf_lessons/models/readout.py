@@ -27,9 +27,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
-from rlhf_lessons.models import gpt2_body
+from rlhf_lessons.models import gpt2_body, packing
 from rlhf_lessons.models.language_policy import LanguagePolicy
-from rlhf_lessons.models.packing import Packing
 from rlhf_lessons.models.products import fast_products
 from rlhf_lessons.models.saved_model import checked_classifier, load_whole
 from rlhf_lessons.models.scored_body import scored_class
@@ -76,7 +75,6 @@ class Readout:
         model.get_input_embeddings().padding_idx = None
         self.model = model
         self.tokenizer = tokenizer
-        self._packing = Packing(model.base_model)
 
     @property
     def device(self) -> torch.device:
@@ -231,11 +229,15 @@ class Readout:
                 f"{type(self).__name__}: lengths must hold {len(tokens)} numbers from 1 to "
                 f"{tokens.shape[1]}, got {lengths.tolist()}"
             )
-        # The last two compute no padding.
-        if groups == 1 or gpt2_body.is_plain(self.model) or self._packing.suits(self.packed):
+        if groups == 1 or gpt2_body.is_plain(self.model):  # which computes no padding
             return self._forward(tokens, lengths)
         order = lengths.argsort()
-        numbers = [self._forward(tokens[rows], lengths[rows]) for rows in order.chunk(groups)]
+        chunks = order.chunk(groups)
+        cells = sum(len(rows) * int(lengths[rows].max()) for rows in chunks)
+        body = self.model.base_model
+        if packing.packed_tree(body, tokens, lengths, self.packed, cells) is not None:
+            return self._forward(tokens, lengths)
+        numbers = [self._forward(tokens[rows], lengths[rows]) for rows in chunks]
         return torch.cat(numbers).index_select(0, *moved(self.device, order.argsort()))
 
     def _forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
@@ -253,8 +255,8 @@ class Readout:
             states = gpt2_body.states_at(body, tokens, lengths, places, read)
             (row,) = moved(self.device, row)
         else:
-            inputs, (cells, row) = self._packing.inputs(
-                tokens, lengths, places, read, self.packed, row
+            inputs, (cells, row) = packing.model_inputs(
+                body, tokens, lengths, places, read, self.packed, row
             )
             with fast_products(self.device):
                 hidden = body(**inputs, use_cache=False).last_hidden_state
@@ -305,6 +307,11 @@ class Readout:
                 numbers = part.new_empty(len(tokens), part.shape[1])
             numbers[rows] = part
         broken = (~numbers.isfinite()).any(1)
+        if broken.any() and self.packed is not False:
+            # Which text it is: in a packed row what is not finite reaches the others.
+            alone = copy.copy(self)
+            alone.packed = False
+            return alone.read(prompts, responses, batch_size=batch_size, truncate=truncate)
         if broken.any():
             row = int(broken.nonzero()[0])
             raise FloatingPointError(

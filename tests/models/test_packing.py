@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import types
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from model_families import SETTINGS, WORDS, random_policy
 from pretend_device import DEVICE
 
 from rlhf_lessons.models import LanguagePolicy, RewardModel, gpt2_body, packing
-from rlhf_lessons.models.packing import Packing, distinct_tokens
+from rlhf_lessons.models.packing import distinct_tokens, packed_tree
 
 # Two answers each; "" and one word among them, and two texts that are equal.
 PROMPTS = ["the film was good and", "the film was good and", "it", "it", "the film", "the film"] * 2
@@ -25,6 +26,10 @@ def always_pack(monkeypatch):
     """Pack whether it saves work or not; GPT-2 too, by transformers' own forward pass."""
     monkeypatch.setattr(packing, "GAIN", 1e9)
     monkeypatch.setattr(gpt2_body, "is_plain", lambda model: False)
+    suits = packing._suits
+    monkeypatch.setattr(
+        packing, "_suits", lambda m: isinstance(m, types.SimpleNamespace) or suits(m)
+    )
 
 
 def random_rows(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -40,6 +45,15 @@ def policy_of(family: str = "llama", dtype: torch.dtype = torch.float64, **chang
     return policy
 
 
+def wide(features: int):
+    """What is asked of a model before it is asked to read: its device and its width."""
+    weight = types.SimpleNamespace(shape=(1, features), device=torch.device("cpu"))
+    return types.SimpleNamespace(
+        get_input_embeddings=lambda: types.SimpleNamespace(weight=weight),
+        config=types.SimpleNamespace(),
+    )
+
+
 def gradients_of(policy, value: torch.Tensor) -> list[torch.Tensor]:
     weights = [w for w in policy.model.parameters() if w.requires_grad]
     return list(torch.autograd.grad(value, weights, allow_unused=True))
@@ -49,14 +63,14 @@ def gradients_of(policy, value: torch.Tensor) -> list[torch.Tensor]:
 def seen(monkeypatch) -> list[dict]:
     """Keep what models are called with."""
     kept: list[dict] = []
-    inputs = Packing.inputs
+    inputs = packing.model_inputs
 
-    def spy(self, *arguments):
-        result = inputs(self, *arguments)
+    def spy(*arguments):
+        result = inputs(*arguments)
         kept.append(result[0])
         return result
 
-    monkeypatch.setattr(Packing, "inputs", spy)
+    monkeypatch.setattr(packing, "model_inputs", spy)
     return kept
 
 
@@ -101,8 +115,7 @@ def test_each_token_of_a_packed_row_looks_at_its_own_text_alone(width, seed, mon
     monkeypatch.setattr(packing, "WIDTHS", (width,))
     monkeypatch.setattr(packing, "TIMES_LONGEST", ())
     tokens, lengths = random_rows(seed)
-    packing_of = Packing(policy_of(hidden_size=4).model)
-    tree = packing_of._cheapest(tokens, lengths, features=10**9)
+    tree = packed_tree(wide(10**9), tokens, lengths, True)
     read = torch.arange(9) < lengths.unsqueeze(1)
     chosen = tree.index[read]
     packed, (cells,) = packing._packed(tree, tokens, chosen, torch.zeros(1))
@@ -123,23 +136,23 @@ def test_each_token_of_a_packed_row_looks_at_its_own_text_alone(width, seed, mon
 
 def test_the_cheapest_width_is_taken_and_none_where_nothing_is_saved(monkeypatch):
     monkeypatch.setattr(packing, "GAIN", 0.9)
-    packing_of = Packing(policy_of().model)
     equal = torch.arange(160).view(4, 40)
-    assert packing_of._cheapest(equal, torch.full((4,), 40), 576) is None
+    assert packed_tree(wide(576), equal, torch.full((4,), 40), True) is None
     # 10 texts of 40 tokens begin with 39 alike: 49 tokens are left, in one row.
     alike = torch.cat([torch.arange(39).expand(10, 39), torch.arange(10)[:, None]], dim=1)
-    assert packing_of._cheapest(alike, torch.full((10,), 40), 576).counts == [49]
+    assert packed_tree(wide(576), alike, torch.full((10,), 40), True).counts == [49]
+    assert packed_tree(wide(576), alike, torch.full((10,), 40), True, cells=50) is None
     # 2 long and 20 short ones: rows of the longest text waste less than one of them all.
     lengths = torch.tensor([40, 40] + [4] * 20)
     tokens = torch.randint(10**6, (22, 40), generator=torch.Generator().manual_seed(0))
-    counts = packing_of._cheapest(tokens, lengths, 64).counts
+    counts = packed_tree(wide(64), tokens, lengths, True).counts
     assert sum(counts) == 160 and max(counts) <= 128
     # Three begin alike: attention to all of one row costs less than to half of each, three times.
     alike = torch.arange(400).repeat(3, 1)
     alike[:, -1] = torch.tensor([1, 2, 3])
-    assert packing_of._cheapest(alike, torch.full((3,), 400), 4).counts == [402]
+    assert packed_tree(wide(4), alike, torch.full((3,), 400), True).counts == [402]
     # With few features attention to others costs more than padding.
-    assert packing_of._cheapest(tokens[:2], lengths[:2] - torch.tensor([0, 8]), 4) is None
+    assert packed_tree(wide(4), tokens[:2], lengths[:2] - torch.tensor([0, 8]), True) is None
 
 
 # --- models ---------------------------------------------------------------------------------------
@@ -241,36 +254,89 @@ def test_in_bfloat16_packed_rows_are_as_near_to_float32_as_plain_ones(seen):
 # --- where rows stay as they are ------------------------------------------------------------------
 
 
-def test_half_precision_reads_plain_rows(seen):
-    policy = policy_of(dtype=torch.bfloat16)
-    with torch.no_grad():  # so that others count a hundred times as much as rounding
-        for weight in policy.model.model.parameters():
-            if weight.ndim == 2:
-                weight.mul_(3)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_reads_plain_rows(dtype, seen):
+    policy = policy_of(dtype=dtype)
+    policy.model.set_attn_implementation("eager")  # where a few tokens round alike
     policy.log_probs(PROMPTS, RESPONSES)
-    assert "attention_mask" not in seen[0]
+    policy.model.float()
+    policy.log_probs(PROMPTS, RESPONSES)
+    policy.model.to(dtype)
+    policy.log_probs(PROMPTS, RESPONSES)
+    assert ["attention_mask" in inputs for inputs in seen] == [False, True, False]
 
 
-def test_rows_never_reach_beyond_a_window(seen):
-    policy = policy_of("mistral")
-    for policy.model.config.sliding_window in (64, 32, 15):
-        policy.log_probs(PROMPTS, RESPONSES)  # 16 tokens at most, 33 different ones
+def test_a_model_in_another_ones_place_is_asked_itself(seen):
+    policy = policy_of()
+    policy.log_probs(PROMPTS, RESPONSES)
+    policy.model = policy_of("mpt").model
+    policy.log_probs(PROMPTS, RESPONSES)
+    policy.model = policy_of("phi").model
+    policy.log_probs(PROMPTS, RESPONSES)
+    assert ["attention_mask" in inputs for inputs in seen] == [True, False, True]
+
+
+def test_weights_that_were_not_finite_are_asked_again(seen):
+    policy = policy_of()
+    weight = policy.model.get_input_embeddings().weight
+    kept = weight.detach().clone()
+    with torch.no_grad():
+        weight.fill_(torch.nan)
+        policy.log_probs_of(policy.encode(PROMPTS, RESPONSES))
+        weight.copy_(kept)
+    policy.log_probs(PROMPTS, RESPONSES)
+    assert ["attention_mask" in inputs for inputs in seen] == [False, True]
+
+
+def test_a_text_that_is_not_finite_is_named_itself():
+    policy = policy_of()
+    scores = RewardModel.from_policy(policy)
+    prompts, responses = ["the", "the", "it"], ["film was", "film bad", "was dull"]
+    assert policy.log_probs(prompts, responses)[0].isfinite().all()  # asked, and packed
+    dull = policy.tokenizer.convert_tokens_to_ids("dull")
+    for model in (policy, scores):
+        with torch.no_grad():
+            model.model.get_input_embeddings().weight[dull] = torch.nan
+    # The last token is read by none but the end token behind it.
+    with pytest.raises(FloatingPointError, match="row 2"):
+        policy.log_probs(prompts, responses)
+    with pytest.raises(FloatingPointError, match="response 2, 'was dull'"):
+        scores.score(prompts, responses)
+
+
+def test_a_model_in_training_is_not_asked(seen):
+    policy = policy_of()
+    policy.model.train()
+    policy.log_probs(PROMPTS, RESPONSES)
+    policy.model.eval()
+    policy.log_probs(PROMPTS, RESPONSES)
+    assert ["attention_mask" in inputs for inputs in seen] == [False, True]
+
+
+def test_nobody_is_asked_where_nothing_is_saved(monkeypatch):
+    monkeypatch.setattr(packing, "GAIN", 0)
+    monkeypatch.setattr(packing, "_suits", lambda model: pytest.fail("asked"))
+    policy_of().log_probs(PROMPTS, RESPONSES)
+
+
+@pytest.mark.parametrize("bound", packing.BOUNDS)
+def test_rows_never_reach_beyond_a_window_or_the_context(bound, seen):
+    policy = policy_of()
+    for bounded in (64, 32, 15):
+        setattr(policy.model.config, bound, bounded)
+        policy.log_probs_of(policy.encode(PROMPTS, RESPONSES))  # at most 16, 33 different ones
     all_in_one, two, plain = seen
     assert all_in_one["input_ids"].shape == (1, 33)
     assert two["input_ids"].shape[1] == 16 and "attention_mask" in two
     assert plain["input_ids"].shape == (12, 16) and "attention_mask" not in plain
 
 
-def test_on_a_gpu_only_when_told(monkeypatch):
-    packing_of = Packing(policy_of().model)
-    assert packing_of.suits(None) and packing_of.suits(True) and not packing_of.suits(False)
-
-    class There:
-        device = DEVICE
-
-    monkeypatch.setattr(packing_of.model, "get_input_embeddings", lambda: There, raising=False)
-    There.weight = There
-    assert not packing_of.suits(None) and packing_of.suits(True)
+def test_on_a_gpu_only_when_told():
+    model, rows = wide(8), (torch.ones(2, 5, dtype=torch.long), torch.tensor([5, 5]))
+    assert packed_tree(model, *rows, None) and packed_tree(model, *rows, True)
+    assert packed_tree(model, *rows, False) is None
+    model.get_input_embeddings().weight.device = DEVICE
+    assert packed_tree(model, *rows, None) is None and packed_tree(model, *rows, True)
 
 
 @pytest.mark.parametrize("ignored", ["position_ids", "attention_mask"])
@@ -291,12 +357,21 @@ def test_a_model_that_ignores_what_it_is_given_is_found_out(ignored, seen):
     torch.testing.assert_close(plain, policy.log_probs(PROMPTS, RESPONSES)[0])
 
 
-def test_a_model_that_can_not_be_told_apart_reads_plain_rows():
-    policy = policy_of()
+@pytest.mark.parametrize(
+    "family, silent",
+    [
+        ("gpt2", "attn.c_proj"),  # no token reaches another, masked or not
+        ("llama", "self_attn.q_proj"),  # all look everywhere alike, wherever they are
+    ],
+)
+def test_a_model_that_can_not_be_told_apart_reads_plain_rows(family, silent):
+    policy = policy_of(family)
+    assert packing._reads_packed_rows(policy.model)
     with torch.no_grad():
-        for layer in policy.model.model.layers:
-            layer.self_attn.o_proj.weight.zero_()  # no token reaches another, masked or not
-    assert not packing._reads_packed_rows(policy.model)
+        for name, weight in policy.model.named_parameters():
+            if silent in name:
+                weight.zero_()
+    assert packing._reads_packed_rows(policy.model) is False
 
 
 def test_asking_leaves_no_trace():

@@ -211,6 +211,7 @@ def test_long_prompts_beside_long_responses_fit_though_not_side_by_side():
 def test_the_reference_is_read_once_and_stays():
     policy, reference = tiny(0), tiny(1)
     before, calls = weights(reference).clone(), []
+    reference.packed = False  # nobody asks it by a pass more whether it reads packed rows
     reference.model.register_forward_hook(lambda *_: calls.append(1))
     list(train_dpo(policy, PAIRS, quick(steps=6, batch_size=2), reference=reference))
     assert len(calls) == 1
@@ -244,7 +245,8 @@ def test_log_probs_of_other_pairs_are_refused():
         pair_log_probs(tiny(), [])
 
 
-def test_one_forward_pass_a_step():
+def test_one_forward_pass_a_step(monkeypatch):
+    monkeypatch.setattr(LanguagePolicy, "packed", False)  # a text a row
     policy, calls, read = tiny(), [], []
     body, head = policy.model.base_model, policy.model.get_output_embeddings()
     body.register_forward_hook(lambda _, given, out: calls.append(out[0].shape[0]))

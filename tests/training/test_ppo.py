@@ -303,6 +303,7 @@ def test_an_update_of_the_whole_batch_gives_the_old_values_too(minibatch_size, p
     """Three epochs read a whole batch three times; minibatches are read for V_old beforehand."""
     settings = dataclasses.replace(SMALL, cycles=1, epochs=3, minibatch_size=minibatch_size)
     body, read = make_policy(seed=1), []
+    body.packed = False  # nobody asks it by a pass more whether it reads packed rows
     body.model.transformer.register_forward_pre_hook(lambda *_: read.append(1))
     list(train_ppo(make_policy(), ["film"], count_good, settings, value_head=ValueHead(body)))
     assert len(read) == passes

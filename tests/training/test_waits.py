@@ -197,6 +197,7 @@ FEW = {"batch_size": 4, "minibatch_size": 4, "max_new_tokens": 6}
         (step_of_dpo, DPOSettings(steps=2, batch_size=4)),
         (step_of_grpo, GRPOSettings(cycles=2, group_size=2, beta=0.1, **FEW)),
         (step_of_ppo, PPOSettings(cycles=2, **FEW)),
+        (step_of_ppo_with_values, PPOSettings(cycles=2, **{**FEW, "minibatch_size": 2})),
         (step_of_ppo_with_values, PPOSettings(cycles=2, **FEW)),
     ],
 )
