@@ -7,6 +7,7 @@ import types
 
 import pytest
 import torch
+import transformers
 from model_families import SETTINGS, WORDS, random_policy
 from pretend_device import DEVICE
 
@@ -157,6 +158,8 @@ def test_the_cheapest_width_is_taken_and_none_where_nothing_is_saved(monkeypatch
 
 # --- models ---------------------------------------------------------------------------------------
 
+# Before, a few more families take no mask of our own.
+TODAYS = int(transformers.__version__.split(".")[0]) >= 5
 READ_NO_PACKED_ROWS = {
     "bloom",  # takes no positions
     "lfm2",  # mixes neighbours by a convolution
@@ -170,8 +173,9 @@ def test_families_give_packed_texts_what_they_give_them_alone(family, seen):
     policy = random_policy(family, WORDS, SETTINGS[family])
     batch = policy.encode(PROMPTS, RESPONSES)
     together = policy.log_probs_of(batch)
-    packs = family not in READ_NO_PACKED_ROWS
-    assert ("attention_mask" in seen[0]) == packs
+    packs = "attention_mask" in seen[0]
+    if TODAYS:
+        assert packs == (family not in READ_NO_PACKED_ROWS)
     for row, (prompt, response) in enumerate(zip(PROMPTS, RESPONSES, strict=True)):
         policy.packed = False
         (alone,), _ = policy.log_probs([prompt], [response])
@@ -192,8 +196,7 @@ def test_families_give_packed_texts_what_they_give_them_alone(family, seen):
 def test_values_and_gradients_in_float64(family, attention, seen, monkeypatch):
     monkeypatch.setattr(packing, "WIDTHS", (20,))  # several packed rows
     monkeypatch.setattr(packing, "TIMES_LONGEST", ())
-    policy = policy_of(family)
-    policy.model.set_attn_implementation(attention)
+    policy = policy_of(family, attn_implementation=attention)
     batch = policy.encode(PROMPTS, RESPONSES)
 
     def both():
@@ -201,7 +204,9 @@ def test_values_and_gradients_in_float64(family, attention, seen, monkeypatch):
         return log_probs.detach(), gradients_of(policy, log_probs.sin().sum())
 
     own = both()
-    assert seen[0]["input_ids"].shape[0] > 1
+    if not TODAYS and "attention_mask" not in seen[0]:
+        pytest.skip(f"in this version {family} takes no mask of our own")
+    assert "attention_mask" in seen[0] and seen[0]["input_ids"].shape[0] > 1
     policy.packed = False
     torch.testing.assert_close(own, both(), atol=1e-12, rtol=1e-10)
 
@@ -256,8 +261,8 @@ def test_in_bfloat16_packed_rows_are_as_near_to_float32_as_plain_ones(seen):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_reads_plain_rows(dtype, seen):
-    policy = policy_of(dtype=dtype)
-    policy.model.set_attn_implementation("eager")  # where a few tokens round alike
+    # Where a few tokens round alike.
+    policy = policy_of(dtype=dtype, attn_implementation="eager")
     policy.log_probs(PROMPTS, RESPONSES)
     policy.model.float()
     policy.log_probs(PROMPTS, RESPONSES)
@@ -267,11 +272,11 @@ def test_half_precision_reads_plain_rows(dtype, seen):
 
 
 def test_a_model_in_another_ones_place_is_asked_itself(seen):
-    policy = policy_of()
+    policy = policy_of(dtype=torch.float32)
     policy.log_probs(PROMPTS, RESPONSES)
-    policy.model = policy_of("mpt").model
+    policy.model = policy_of("mpt", torch.float32).model
     policy.log_probs(PROMPTS, RESPONSES)
-    policy.model = policy_of("phi").model
+    policy.model = policy_of("phi", torch.float32).model
     policy.log_probs(PROMPTS, RESPONSES)
     assert ["attention_mask" in inputs for inputs in seen] == [True, False, True]
 
@@ -366,6 +371,8 @@ def test_a_model_that_ignores_what_it_is_given_is_found_out(ignored, seen):
 )
 def test_a_model_that_can_not_be_told_apart_reads_plain_rows(family, silent):
     policy = policy_of(family)
+    if not TODAYS and not packing._reads_packed_rows(policy.model):
+        pytest.skip(f"in this version {family} takes no mask of our own")
     assert packing._reads_packed_rows(policy.model)
     with torch.no_grad():
         for name, weight in policy.model.named_parameters():
