@@ -40,6 +40,7 @@ GAIN = 0.9  # packed rows must cost less than this share: masks and positions co
 # Of a model's attention and of its masks, as configurations call them.
 BOUNDS = (
     *("sliding_window", "attention_window", "window_size", "attention_chunk_size"),
+    *("keep_window_size", "index_topk"),
     *("max_position_embeddings", "n_positions"),
 )
 # What models answered, by precision and attention: either may change.
