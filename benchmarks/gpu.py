@@ -466,7 +466,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--small", action="store_true", help="the least that runs")
     parser.add_argument("--packed", action=argparse.BooleanOptionalAction, help="rows of texts")
-    parser.add_argument("--prompt-words", type=int, default=8)
+    parser.add_argument("--prompt-words", type=int, default=Size.prompt_words)
     parser.add_argument("--dtypes", choices=DTYPES, nargs="*", default=list(DTYPES))
     parser.add_argument("--rows", choices=ROWS, nargs="*", default=list(ROWS))
     arguments = parser.parse_args()

@@ -302,7 +302,6 @@ def test_a_text_that_is_not_finite_is_named_itself():
     for model in (policy, scores):
         with torch.no_grad():
             model.model.get_input_embeddings().weight[dull] = torch.nan
-    # The last token is read by none but the end token behind it.
     with pytest.raises(FloatingPointError, match="row 2"):
         policy.log_probs(prompts, responses)
     with pytest.raises(FloatingPointError, match="response 2, 'was dull'"):

@@ -190,7 +190,7 @@ def step_of_dpo(policy, other, settings):
 FEW = {"batch_size": 4, "minibatch_size": 4, "max_new_tokens": 6}
 
 
-@pytest.mark.parametrize("moves", [("policy",), ("other",)])
+@pytest.mark.parametrize("elsewhere", ["policy", "other"])
 @pytest.mark.parametrize(
     "train, settings",
     [
@@ -201,12 +201,11 @@ FEW = {"batch_size": 4, "minibatch_size": 4, "max_new_tokens": 6}
         (step_of_ppo_with_values, PPOSettings(cycles=2, **FEW)),
     ],
 )
-def test_policy_reference_and_values_may_be_on_different_devices(device, train, settings, moves):
+def test_policy_reference_and_values_may_be_on_two_devices(device, train, settings, elsewhere):
     """What stands on the wrong one fails on the pretended device as it would on a real one."""
     with device:
         policies = {"policy": any_family(1), "other": any_family(2)}
-        for name in moves:
-            policies[name] = moved(policies[name])
+        policies[elsewhere] = moved(policies[elsewhere])
         loop = train(policies["policy"], policies["other"], settings)
         first, second = next(loop), next(loop)
     assert first.gradient_norm > 0 and second.gradient_norm > 0
